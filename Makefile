@@ -1,0 +1,54 @@
+# Everything happens in .venv and .guests beside this file; `make clean` removes both.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test guests test-guests check format bench sim clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.stamp ## the virtual environment, with minilambda and the tools to test and check it
+demo: venv ## start a broker and two workers, run the examples through them, leave nothing behind
+	@$(PY) examples/demo.py
+
+test: venv ## every test that needs no download
+	$(PY) -m pytest $(ARGS)
+
+guests: $(VENV)/.stamp-guests ## download and build the real guests into .guests (needs npm)
+	$(PY) tools/guests.py
+
+test-guests: guests ## the tests with real guests: CPython, a Python component, a C program
+	$(PY) -m pytest tests/real $(ARGS)
+
+check: venv ## lint, format, types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: venv ## put the sources into the format that `make check` asks for
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/.stamp-bench ## the cold-start benchmark; ARGS="..." for its options, --quick otherwise
+	$(PY) benchmarks/cold_start.py $(or $(ARGS),--quick)
+
+sim: venv ## the simulated clusters alone
+	$(PY) -m pytest tests/sim $(ARGS)
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) .guests build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/.stamp: setup.cfg pyproject.toml tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) test,dev
+	@touch $@
+
+$(VENV)/.stamp-guests: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) guests
+	@touch $@
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) bench
+	@touch $@

@@ -1,0 +1,7 @@
+;; Takes memory until it is refused, then gives up as most allocators do: `trap`, with a word about the memory.
+(module
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (loop $more
+      (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+    (unreachable)))

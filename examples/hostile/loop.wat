@@ -1,0 +1,4 @@
+;; Never ends: `deadline_exceeded`.
+(module
+  (func (export "_start")
+    (loop $forever (br $forever))))

@@ -1,0 +1,22 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One broker and one worker of two slots as real processes; at the end they must leave nothing behind."""
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        running.start_broker()
+        running.start_worker("--slots", "2")
+        yield running
+        running.stop()
+    finally:
+        running.kill()
