@@ -1,0 +1,108 @@
+"""The kinds of value that a header field may hold, each with its limits.
+
+A message class annotates its fields with these (``job: JobId``); ``wire`` turns the annotations into
+checks, so the class is the specification. A value that is out of its limits never reaches a core.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+MAX_FRAME = 256 * 1024
+"""Largest frame of any message, bytes. A larger body travels in several."""
+
+MAX_INT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """``accept(value)`` tells whether a decoded value may stand in a field; ``what`` says so for people."""
+
+    what: str
+    accept: Callable[[object], bool]
+
+
+def integer(low: int, high: int) -> Check:
+    return Check(
+        f"an integer from {low} to {high}",
+        lambda value: type(value) is int and low <= value <= high,
+    )
+
+
+def number(high: float) -> Check:
+    return Check(
+        f"a number from 0 to {high:g}",
+        lambda value: type(value) in (int, float) and 0 <= value <= high,  # type: ignore[operator]
+    )
+
+
+def text(limit: int) -> Check:
+    return Check(f"text of at most {limit} characters", lambda value: type(value) is str and len(value) <= limit)
+
+
+def pattern(regex: str, what: str) -> Check:
+    match = re.compile(regex).fullmatch
+    return Check(what, lambda value: type(value) is str and match(value) is not None)
+
+
+def one_of(*words: str) -> Check:
+    allowed = frozenset(words)
+    return Check("one of " + ", ".join(words), lambda value: type(value) is str and value in allowed)
+
+
+def texts(count: int, limit: int) -> Check:
+    return Check(
+        f"a list of at most {count} texts",
+        lambda value: type(value) in (list, tuple)
+        and len(value) <= count  # type: ignore[arg-type]
+        and all(type(item) is str and len(item) <= limit and "\0" not in item for item in value),  # type: ignore[attr-defined]
+    )
+
+
+def text_map(count: int, limit: int) -> Check:
+    def accept(value: object) -> bool:
+        return (
+            type(value) is dict
+            and len(value) <= count
+            and all(
+                type(k) is str and type(v) is str and 0 < len(k) <= limit and len(v) <= limit and "\0" not in k + v
+                for k, v in value.items()
+            )
+        )
+
+    return Check(f"a map of at most {count} texts to texts", accept)
+
+
+def size_map(count: int) -> Check:
+    def accept(value: object) -> bool:
+        return (
+            type(value) is dict
+            and len(value) <= count
+            and all(
+                type(k) is str and len(k) <= 16 and type(v) is int and 0 <= v <= MAX_INT  # noqa: PLR2004
+                for k, v in value.items()
+            )
+        )
+
+    return Check(f"a map of at most {count} names to sizes", accept)
+
+
+Count = Annotated[int, integer(0, MAX_INT)]
+Attempt = Annotated[int, integer(1, 1_000_000)]
+Millis = Annotated[int, integer(0, 366 * 24 * 3600 * 1000)]
+Duration = Annotated[float, number(1e15)]
+Size = Annotated[int, integer(0, 2**48)]
+Flag = Annotated[bool, Check("true or false", lambda value: type(value) is bool)]
+RequestId = Annotated[int, integer(0, MAX_INT)]
+JobId = Annotated[str, pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")]
+Digest = Annotated[str, pattern(r"sha256:[0-9a-f]{64}", "'sha256:' and 64 hex digits in lower case")]
+Handle = Annotated[str, text(512)]
+Label = Annotated[str, text(128)]
+Sentence = Annotated[str, text(16 * 1024)]
+Code = Annotated[str, pattern(r"[a-z][a-z0-9_]{0,31}", "a code in lower case")]
+Texts = Annotated[tuple[str, ...], texts(4096, MAX_FRAME)]
+TextMap = Annotated[dict[str, str], text_map(4096, MAX_FRAME)]
+SizeMap = Annotated[dict[str, int], size_map(8)]

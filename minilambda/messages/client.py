@@ -1,0 +1,179 @@
+"""Messages between a client and the broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from minilambda.fields import Check, Code, Count, Digest, Duration, Flag, JobId, Label, Millis, RequestId, Sentence, Size, Texts
+from minilambda.messages.parts import Body, JobSpec, Message, Result, Rows, State
+
+# --- client to broker --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Message):
+    """A message that gets exactly one reply, which repeats ``request``."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Request):
+    TYPE: ClassVar[str] = "hello"
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Request):
+    """Run a job and wait for its result; with ``detach``, answer as soon as it is accepted."""
+
+    TYPE: ClassVar[str] = "run"
+    job: JobId
+    spec: JobSpec
+    detach: Flag = False
+    wasm: Body = b""  # the module's bytes; empty when the broker has them
+    stdin: Body = b""
+    values: Body = b""  # msgpack list of typed parameters for ``invoke``; empty: parse ``args``
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus(Request):
+    TYPE: ClassVar[str] = "status"
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult(Request):
+    """Answered with ``result`` at the job's end, with ``state`` after ``wait_ms``."""
+
+    TYPE: ClassVar[str] = "get_result"
+    job: JobId
+    wait_ms: Millis = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Request):
+    TYPE: ClassVar[str] = "cancel"
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Request):
+    """One piece of a module's bytes, in order. Without data it asks how much the broker has."""
+
+    TYPE: ClassVar[str] = "put"
+    module: Digest
+    size: Size  # of the whole module, bytes
+    offset: Size = 0  # of ``data`` in the module, bytes
+    data: Body = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ListModules(Request):
+    TYPE: ClassVar[str] = "list_modules"
+
+
+@dataclass(frozen=True, slots=True)
+class ListWorkers(Request):
+    TYPE: ClassVar[str] = "list_workers"
+
+
+# --- broker to client --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Message):
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Reply):
+    TYPE: ClassVar[str] = "welcome"
+    broker: Label  # name and version of the software
+    principal: Label  # who the broker takes the client for
+    versions: Annotated[tuple[int, ...], Check("a list of integers", lambda v: type(v) in (list, tuple))]
+    features: Texts  # optional parts of the protocol that this broker offers
+    max_module_bytes: Size
+    max_stdin_bytes: Size
+    max_request_bytes: Size  # all bodies of one request together
+    resend_ms: Millis  # a waiting client sends its request again after so long a silence
+    max_wait_ms: Millis  # the longest ``wait_ms`` that is honoured
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Reply):
+    """The job of a detached ``run`` is in the broker's hands."""
+
+    TYPE: ClassVar[str] = "accepted"
+    job: JobId
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult(Reply):
+    TYPE: ClassVar[str] = "result"
+    job: JobId
+    result: Result
+    stdout: Body = b""
+    stderr: Body = b""
+    value: Body = b""  # msgpack of what ``invoke`` returned
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus(Reply):
+    TYPE: ClassVar[str] = "state"
+    job: JobId
+    state: State
+    attempt: Count = 0  # the latest attempt; 0 before the first
+    worker: Label = ""  # name of the worker that has it
+    cancelling: Flag = False  # a cancel is on its way to the worker
+    age_ms: Duration = 0.0  # since the job was accepted, milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Reply):
+    """What the broker has of a module."""
+
+    TYPE: ClassVar[str] = "stored"
+    module: Digest
+    received: Size  # bytes in order from the start
+    complete: Flag  # all bytes are there and their hash is right
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleList(Reply):
+    TYPE: ClassVar[str] = "modules"
+    modules: Rows  # maps of module, size, used_ms (since the last use), jobs (that need it now)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerList(Reply):
+    TYPE: ClassVar[str] = "workers"
+    workers: Rows  # maps of name, id, state, slots, queue, done, seen_ms, host, pid, version
+    queued: Count  # jobs in the broker's queue
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Reply):
+    """An error reply. ``request`` is 0 where the request could not be read so far."""
+
+    TYPE: ClassVar[str] = "error"
+    code: Code
+    message: Sentence
+    retry_after_ms: Millis | None = None
+    job: JobId | None = None
+
+CLIENT_MESSAGES: tuple[type[Message], ...] = (Hello, Run, GetStatus, GetResult, Cancel, Put, ListModules, ListWorkers)
+"""What the broker takes from a client."""
+
+REPLIES: tuple[type[Message], ...] = (
+    Welcome,
+    Accepted,
+    JobResult,
+    JobStatus,
+    Stored,
+    ModuleList,
+    WorkerList,
+    Refused,
+)
+"""What a client takes from the broker."""

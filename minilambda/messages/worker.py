@@ -1,0 +1,192 @@
+"""Messages between a worker and the broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from minilambda.fields import Attempt, Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
+from minilambda.messages.parts import Body, JobRef, JobSpec, Message, Refs, Result
+
+# --- worker to broker --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Message):
+    """The first word of a worker, and again whenever the broker asks."""
+
+    TYPE: ClassVar[str] = "register"
+    worker: JobId  # the worker's own id, new at every start of the agent
+    name: Label
+    slots: Annotated[int, integer(1, 4096)]
+    version: Label = ""
+    host: Label = ""
+    pid: Count = 0
+    draining: Flag = False
+    held: Refs = ()  # jobs that it has and has not finished
+    finished: Refs = ()  # jobs whose results it still keeps
+
+
+@dataclass(frozen=True, slots=True)
+class FromWorker(Message):
+    """Root of a registered worker's messages. ``session`` is the one that ``registered`` gave."""
+
+    session: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Report(FromWorker):
+    """Sign of life and queue length, as of the dispatch numbered ``seen``."""
+
+    TYPE: ClassVar[str] = "report"
+    queue: Count  # jobs dispatched to the worker and unfinished
+    seen: Count  # sequence number of the last dispatch that arrived
+    draining: Flag = False
+    running: Refs = ()  # jobs whose guest has started
+
+
+@dataclass(frozen=True, slots=True)
+class Done(FromWorker):
+    """A job ended at the worker. Bodies that are too large to ride along are in ``withheld`` and are fetched."""
+
+    TYPE: ClassVar[str] = "done"
+    ref: JobRef
+    queue: Count
+    seen: Count
+    result: Result
+    withheld: SizeMap = field(default_factory=dict)  # body name to size, bytes
+    stdout: Body = b""
+    stderr: Body = b""
+    value: Body = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(FromWorker):
+    """Answers a recall, or hands a job back when draining."""
+
+    TYPE: ClassVar[str] = "returned"
+    ref: JobRef
+    queue: Count
+    seen: Count
+    begun: Flag = False  # True: too late, the worker keeps the job
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye(FromWorker):
+    TYPE: ClassVar[str] = "goodbye"
+
+
+# --- broker to worker --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Message):
+    TYPE: ClassVar[str] = "registered"
+    worker: JobId
+    session: Count
+    heartbeat_ms: Millis  # the worker reports at least so often
+    liveness_ms: Millis  # after so long a silence the broker takes it for lost
+    result_keep_ms: Millis  # the worker keeps an unacknowledged result so long
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterAgain(Message):
+    """The broker does not know the sender or its session."""
+
+    TYPE: ClassVar[str] = "register_again"
+
+
+@dataclass(frozen=True, slots=True)
+class FromBroker(Message):
+    session: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Beat(FromBroker):
+    """Answers a report: the broker lives."""
+
+    TYPE: ClassVar[str] = "beat"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch(FromBroker):
+    TYPE: ClassVar[str] = "dispatch"
+    sequence: Count  # from 1 in each session
+    ref: JobRef
+    spec: JobSpec
+    module_size: Size  # of the wasm bytes
+    withheld: SizeMap = field(default_factory=dict)  # bodies to fetch: name to size, bytes
+    wasm: Body = b""  # the module's bytes where they are small and the worker may lack them
+    stdin: Body = b""
+    values: Body = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall(FromBroker):
+    """Give the job back if its guest has not begun. Answered by ``returned``."""
+
+    TYPE: ClassVar[str] = "recall"
+    ref: JobRef
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(FromBroker):
+    """End the job as cancelled, whatever it is doing. Answered by ``done``."""
+
+    TYPE: ClassVar[str] = "stop"
+    ref: JobRef
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge(FromBroker):
+    """The result is safe, or no longer wanted: the worker may forget the job."""
+
+    TYPE: ClassVar[str] = "acknowledge"
+    ref: JobRef
+
+
+# --- both ways between broker and worker -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Message):
+    """Asks the holder of a module or of a job's body for a piece. The asker limits what is on its way."""
+
+    TYPE: ClassVar[str] = "fetch"
+    session: Count
+    handle: Handle  # a module's digest, or ``body_handle``
+    offset: Size
+    size: Size  # at most MAX_FRAME
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Message):
+    """One piece. ``total`` 0 with no data: the holder does not have it any more."""
+
+    TYPE: ClassVar[str] = "chunk"
+    session: Count
+    handle: Handle
+    offset: Size
+    total: Size  # size of the whole, bytes
+    data: Body = b""
+
+
+def body_handle(ref: JobRef, body: str) -> str:
+    """The handle by which a job's body is fetched."""
+    return f"{ref.job}/{ref.attempt}/{body}/{ref.principal}"
+
+WORKER_MESSAGES: tuple[type[Message], ...] = (Register, Report, Done, Returned, Goodbye, Fetch, Chunk)
+"""What the broker takes from a worker."""
+
+BROKER_MESSAGES: tuple[type[Message], ...] = (
+    Registered,
+    RegisterAgain,
+    Beat,
+    Dispatch,
+    Recall,
+    Stop,
+    Acknowledge,
+    Fetch,
+    Chunk,
+)
+"""What a worker takes from the broker."""

@@ -1,0 +1,306 @@
+"""Frames to messages and back.
+
+A message is ``[PROTOCOL, header, body frame …]``: the header is a msgpack map, and its key ``bodies`` lists the
+name and size of each body that follows, in order, in frames of at most ``MAX_FRAME`` bytes. Sizes are checked
+before anything is decoded, and every field before a message is built. The envelope (routing ids up to the empty
+frame) is not this module's business, but for ``split_envelope``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from minilambda.errors import BadRequest, MinilambdaError, UnsupportedVersion
+from minilambda.fields import MAX_FRAME, Check
+from minilambda.messages import JobRef, Message
+
+VERSION = 1
+PROTOCOL = b"minilambda/1"
+"""First frame of every message: the protocol's name and version."""
+
+MAX_ENVELOPE = 8
+"""Most frames that an envelope may have; more is dropped."""
+
+MAX_REFS = 4096
+"""Most job references in one message."""
+
+Frames = Sequence[bytes]
+Decoder = Callable[[Any], Any]
+
+
+class Malformed(BadRequest):
+    """Frames that are no message. ``request`` and ``job`` are what could be read, for the reply."""
+
+    def __init__(self, error: MinilambdaError, request: int = 0, job: str | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.request = request
+        self.job = job
+
+
+class _Shape(NamedTuple):
+    """What a message class looks like on the wire."""
+
+    cls: type[Any]
+    fields: dict[str, Decoder]  # header key to decoder
+    defaults: dict[str, Any]  # header key to the value that may be left out
+    required: frozenset[str]
+    bodies: tuple[str, ...]  # names of the body fields, in order
+
+
+def split_envelope(frames: list[bytes]) -> tuple[tuple[bytes, ...], list[bytes]] | None:
+    """The envelope, its empty frame included, and the rest; None where there is no empty frame near the start."""
+    for index, frame in enumerate(frames[:MAX_ENVELOPE]):
+        if not frame:
+            return tuple(frames[: index + 1]), frames[index + 1 :]
+    return None
+
+
+def encode(message: Message) -> list[bytes]:
+    """The frames of a message, without an envelope. Bodies are not copied where they fit one frame."""
+    shape = _shape(type(message))
+    header: dict[str, Any] = {"type": message.TYPE}
+    _fill(header, message, shape)
+    frames: list[bytes] = [PROTOCOL, b""]
+    if shape.bodies:
+        sizes = []
+        for name in shape.bodies:
+            body: bytes = getattr(message, name)
+            if body:
+                sizes.append((name, len(body)))
+                frames.extend(_cut(body))
+        if sizes:
+            header["bodies"] = sizes
+    frames[1] = msgpack.packb(header)
+    return frames
+
+
+def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) -> Message:
+    """The message in the frames behind an envelope.
+
+    ``accepted`` maps the wire names that the receiver takes to their classes (see ``by_name``); ``max_body`` is the
+    most that all bodies together may have, bytes. Raises ``Malformed``, whose ``error`` says what is wrong.
+    """
+    if len(frames) < 2 or len(frames[1]) > MAX_FRAME:  # noqa: PLR2004
+        raise Malformed(BadRequest("A message is the protocol frame, a header of at most 256 KiB, and the bodies."))
+    if frames[0] != PROTOCOL:
+        raise Malformed(_wrong_protocol(frames[0]), *_peek(frames[1]))
+    header = _unpack(frames[1])
+    request, job = _identity(header)
+    try:
+        name = header.pop("type", None)
+        cls = accepted.get(name) if type(name) is str else None
+        if cls is None:
+            raise BadRequest(f"{str(name)[:64]!r} is not a message that can be sent here.")
+        shape = _shape(cls)
+        bodies = _bodies(header.pop("bodies", ()), frames[2:], shape, max_body)
+        values = _values(header, shape, "")
+        return cast(Message, cls(**values, **bodies))
+    except BadRequest as error:
+        raise Malformed(error, request, job) from None
+
+
+def by_name(classes: Iterable[type[Message]]) -> dict[str, type[Message]]:
+    """Wire name to class, for ``decode``."""
+    return {cls.TYPE: cls for cls in classes}
+
+
+# --- encoding ----------------------------------------------------------------------------------------
+
+
+def _fill(header: dict[str, Any], value: Any, shape: _Shape) -> None:
+    defaults = shape.defaults
+    for name in shape.fields:
+        item = getattr(value, name)
+        if name in defaults and item == defaults[name]:
+            continue
+        header[name] = _plain(item)
+
+
+def _plain(item: Any) -> Any:
+    kind = type(item)
+    if kind in (int, str, bool, float, bytes) or item is None:
+        return item
+    if kind is JobRef:
+        return (item.principal, item.job, item.attempt)
+    if kind is tuple and item and type(item[0]) is JobRef:
+        return [(ref.principal, ref.job, ref.attempt) for ref in item]
+    if dataclasses.is_dataclass(item):
+        part: dict[str, Any] = {}
+        _fill(part, item, _shape(kind))
+        return part
+    return item
+
+
+def _cut(body: bytes) -> list[bytes]:
+    if len(body) <= MAX_FRAME:
+        return [body]
+    view = memoryview(body)
+    return [cast(bytes, view[at : at + MAX_FRAME]) for at in range(0, len(body), MAX_FRAME)]
+
+
+# --- decoding ----------------------------------------------------------------------------------------
+
+
+def _unpack(header: bytes) -> dict[str, Any]:
+    try:
+        value = msgpack.unpackb(header, strict_map_key=True, raw=False, use_list=True)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
+        raise Malformed(BadRequest("The header is not valid msgpack.")) from None
+    if type(value) is not dict:
+        raise Malformed(BadRequest("The header is not a msgpack map."))
+    return value
+
+
+def _identity(header: dict[str, Any]) -> tuple[int, str | None]:
+    """The request number and job id of a header that may be wrong elsewhere."""
+    request, job = header.get("request"), header.get("job")
+    good = type(request) is int and 0 <= request < 2**63
+    return (cast(int, request) if good else 0), (job if type(job) is str and len(job) <= 64 else None)  # noqa: PLR2004
+
+
+def _peek(header: bytes) -> tuple[int, str | None]:
+    try:
+        return _identity(_unpack(header))
+    except Malformed:
+        return 0, None
+
+
+def _wrong_protocol(frame: bytes) -> MinilambdaError:
+    if frame.startswith(b"minilambda/") and len(frame) <= 32:  # noqa: PLR2004
+        theirs = frame.decode("ascii", "replace")
+        return UnsupportedVersion(f"This side speaks minilambda/{VERSION}, not {theirs}.")
+    return BadRequest(f"The first frame after the delimiter must be {PROTOCOL.decode()!r}.")
+
+
+def _values(header: dict[str, Any], shape: _Shape, where: str) -> dict[str, Any]:
+    fields = shape.fields
+    values: dict[str, Any] = {}
+    for name, value in header.items():
+        decoder = fields.get(name)
+        if decoder is None:
+            continue  # a later version of the protocol may add keys
+        try:
+            values[name] = decoder(value)
+        except BadRequest as error:
+            raise BadRequest(f"{where}{name}: {error.message}") from None
+    missing = shape.required - values.keys()
+    if missing:
+        raise BadRequest(f"{where}{min(missing)}: missing.")
+    return values
+
+
+def _bodies(listing: Any, frames: Frames, shape: _Shape, max_body: int) -> dict[str, bytes]:
+    """The bodies by name; every size is checked against the frames before any are joined."""
+    if type(listing) not in (list, tuple) or len(listing) > len(shape.bodies):
+        raise BadRequest("bodies: must be a list of [name, size] for bodies that this message has.")
+    found: dict[str, bytes] = {}
+    total, at = 0, 0
+    for entry in listing:
+        if type(entry) not in (list, tuple) or len(entry) != 2:  # noqa: PLR2004
+            raise BadRequest("bodies: each entry must be [name, size].")
+        name, size = entry
+        if name not in shape.bodies or name in found:
+            raise BadRequest(f"bodies: {str(name)[:64]!r} is unknown or named twice.")
+        if type(size) is not int or size <= 0 or (total := total + size) > max_body:
+            raise BadRequest(f"bodies: sizes must be positive and at most {max_body} together.")
+        start, got = at, 0
+        while got < size and at < len(frames):
+            if not 0 < len(frames[at]) <= MAX_FRAME:
+                raise BadRequest(f"bodies: a frame has {len(frames[at])} bytes, not 1 to {MAX_FRAME}.")
+            got += len(frames[at])
+            at += 1
+        if got != size:
+            raise BadRequest(f"bodies: {name} has {got} bytes in its frames, not {size}.")
+        found[name] = frames[start] if at == start + 1 else b"".join(frames[start:at])
+    if at != len(frames):
+        raise BadRequest("bodies: there are frames that no entry names.")
+    return found
+
+
+# --- shapes, made once for each class ----------------------------------------------------------------
+
+_SHAPES: dict[type[Any], _Shape] = {}
+
+
+def _shape(cls: type[Any]) -> _Shape:
+    shape = _SHAPES.get(cls)
+    if shape is None:
+        shape = _SHAPES[cls] = _make_shape(cls)
+    return shape
+
+
+def _make_shape(cls: type[Any]) -> _Shape:
+    hints = get_type_hints(cls, include_extras=True)
+    decoders: dict[str, Decoder] = {}
+    defaults: dict[str, Any] = {}
+    bodies: list[str] = []
+    required: set[str] = set()
+    for item in dataclasses.fields(cls):
+        marks = getattr(hints[item.name], "__metadata__", ())
+        if "body" in marks:
+            bodies.append(item.name)
+            continue
+        decoders[item.name] = _decoder(hints[item.name])
+        if item.default is not dataclasses.MISSING:
+            defaults[item.name] = item.default
+        elif item.default_factory is not dataclasses.MISSING:
+            defaults[item.name] = item.default_factory()
+        else:
+            required.add(item.name)
+    return _Shape(cls, decoders, defaults, frozenset(required), tuple(bodies))
+
+
+def _decoder(hint: Any) -> Decoder:
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        some = _decoder(inner)
+        return lambda value: None if value is None else some(value)
+    marks = getattr(hint, "__metadata__", ())
+    if "refs" in marks:
+        return _refs
+    for mark in marks:
+        if isinstance(mark, Check):
+            return _checked(mark, get_args(hint)[0])
+    if hint is JobRef:
+        return _ref
+    if dataclasses.is_dataclass(hint):
+        shape = _shape(cast("type[Any]", hint))
+        return lambda value: _part(value, shape)
+    raise TypeError(f"{hint!r} has no check")
+
+
+def _checked(check: Check, base: Any) -> Decoder:
+    accept, what = check.accept, check.what
+    tuples = get_origin(base) is tuple
+
+    def decoder(value: Any) -> Any:
+        if not accept(value):
+            raise BadRequest(f"must be {what}.")
+        return tuple(value) if tuples else value
+
+    return decoder
+
+
+def _part(value: Any, shape: _Shape) -> Any:
+    if type(value) is not dict:
+        raise BadRequest("must be a map.")
+    return shape.cls(**_values(value, shape, ""))
+
+
+def _ref(value: Any) -> JobRef:
+    if type(value) not in (list, tuple) or len(value) != 3:  # noqa: PLR2004
+        raise BadRequest("must be [principal, job, attempt].")
+    checks = _shape(JobRef).fields
+    return JobRef(checks["principal"](value[0]), checks["job"](value[1]), checks["attempt"](value[2]))
+
+
+def _refs(value: Any) -> tuple[JobRef, ...]:
+    if type(value) not in (list, tuple) or len(value) > MAX_REFS:
+        raise BadRequest(f"must be a list of at most {MAX_REFS} jobs.")
+    return tuple(_ref(item) for item in value)
