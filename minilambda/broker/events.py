@@ -1,0 +1,105 @@
+"""What goes into the broker's core and what comes out: plain values, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minilambda.messages import Message
+from minilambda.wire import Malformed
+
+Route = tuple[bytes, ...]
+"""The whole envelope of a message, echoed with every reply. The first frame names the connection."""
+
+
+# --- events: what the shell tells the core -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A peer sent a message."""
+
+    route: Route
+    principal: str  # who the transport says the peer is
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A peer sent frames that are no message."""
+
+    route: Route
+    error: Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """A message could not be sent: the connection is gone, or its peer has stopped reading."""
+
+    route: Route
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The broker itself stood still for a while, so silence until now says nothing about the workers."""
+
+
+Event = Received | Rejected | Unreachable | Paused
+
+
+# --- actions: what the core tells the shell ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSlice:
+    """A body of a message that the shell reads from its module spool."""
+
+    body: str  # field of the message that it fills
+    digest: str  # of the module
+    offset: int  # in the module, bytes
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    route: Route
+    message: Message
+    part: ModuleSlice | None = None  # a body that the core does not hold
+
+
+@dataclass(frozen=True, slots=True)
+class StoreModule:
+    """Keep a whole module."""
+
+    digest: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WritePiece:
+    """Append a piece to an upload; the pieces of one upload come in order."""
+
+    upload: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeepUpload:
+    """The upload is complete and is the module of this digest from now on."""
+
+    upload: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropUpload:
+    upload: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropModule:
+    digest: str
+
+
+StoreAction = StoreModule | WritePiece | KeepUpload | DropUpload | DropModule
+Action = Send | StoreAction

@@ -1,0 +1,215 @@
+"""What the broker knows of the modules in its store. The bytes themselves are the shell's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreAction, StoreModule, WritePiece
+from minilambda.broker.jobs import InvariantError
+from minilambda.errors import BadRequest, Busy
+
+OVERHEAD = 4096
+"""Counted for each module beside its bytes, so that tiny ones are bounded too."""
+
+MAX_UPLOADS = 64
+"""Uploads of one principal under way at a time, at most."""
+
+UPLOAD_IDLE = 60.0
+"""An upload that gets no piece for so long is dropped, seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class Module:
+    """A module in the store."""
+
+    digest: str
+    size: int  # bytes
+    used_at: float  # last use, monotonic seconds
+    principals: set[str] = field(default_factory=set)  # that have sent its bytes
+    jobs: int = 0  # unfinished jobs that need it
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """A module that arrives in pieces."""
+
+    number: int  # what the shell knows it by
+    principal: str
+    digest: str
+    size: int  # of the whole, bytes
+    touched_at: float  # last piece, monotonic seconds
+    received: int = 0  # bytes, in order from the start
+    hasher: hashlib._Hash = field(default_factory=hashlib.sha256)  # of what was received
+
+
+class ModuleStore:
+    """Modules by digest, bounded in bytes: the least recently used goes first, but never one that a job needs.
+
+    Methods append what the shell must do to ``actions`` and the digests of dropped modules to ``dropped``.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit  # bytes
+        self._needed: dict[str, Module] = {}  # unfinished jobs need these
+        self._idle: OrderedDict[str, Module] = OrderedDict()  # least recently used first
+        self._owned: dict[str, dict[str, None]] = {}  # principal to the digests that it may use
+        self._uploads: OrderedDict[tuple[str, str], Upload] = OrderedDict()  # least recently touched first
+        self._counts: dict[str, int] = {}  # principal to its uploads under way
+        self._numbers = 0  # uploads begun so far
+        self.bytes = 0  # of all modules and uploads
+        self.actions: list[StoreAction] = []  # for the shell
+        self.dropped: list[str] = []  # digests, for the scheduler
+
+    def find(self, principal: str, digest: str) -> Module | None:
+        """The module, if it is here and the principal has sent its bytes."""
+        module = self._needed.get(digest) or self._idle.get(digest)
+        return module if module is not None and principal in module.principals else None
+
+    def owned(self, principal: str) -> dict[str, None]:
+        """Digests of the modules that a principal may use."""
+        return self._owned.get(principal, {})
+
+    def acquire(self, module: Module, now: float) -> None:
+        """An accepted job needs the module."""
+        module.jobs += 1
+        module.used_at = now
+        if module.jobs == 1:
+            del self._idle[module.digest]
+            self._needed[module.digest] = module
+
+    def size(self, digest: str) -> int:
+        """Bytes of a module that a job needs."""
+        return self._needed[digest].size
+
+    def needs(self) -> dict[str, int]:
+        """Digests to the number of unfinished jobs that need them."""
+        return {digest: module.jobs for digest, module in self._needed.items()}
+
+    def release(self, digest: str, now: float) -> None:
+        """A job that needed the module has ended."""
+        module = self._needed[digest]
+        module.jobs -= 1
+        module.used_at = now
+        if not module.jobs:
+            del self._needed[digest]
+            self._idle[digest] = module
+
+    def add(self, principal: str, digest: str, data: bytes, now: float) -> Module:
+        """Store a whole module. Raises ``BadRequest`` when the bytes are others, ``Busy`` when there is no room."""
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise BadRequest("The module's bytes do not have the hash that the request names.")
+        known = self._needed.get(digest) or self._idle.get(digest)
+        if known is None:
+            self._make_room(len(data) + OVERHEAD)
+            self.actions.append(StoreModule(digest, data))
+        return self._own(principal, digest, len(data), now)
+
+    def upload(self, principal: str, digest: str, size: int) -> Upload | None:
+        """The upload under way, if there is one of this size."""
+        upload = self._uploads.get((principal, digest))
+        return upload if upload is not None and upload.size == size else None
+
+    def write(self, principal: str, digest: str, size: int, data: bytes, now: float) -> tuple[int, bool]:
+        """Append a piece to the principal's upload, beginning one where there is none; returns (received, complete).
+
+        Raises ``BadRequest`` when the bytes are too many or have another hash, ``Busy`` when there is no room.
+        """
+        upload = self.upload(principal, digest, size) or self._begin(principal, digest, size, now)
+        if upload.received + len(data) > size:
+            raise BadRequest(f"The piece ends behind the module's {size} bytes.")
+        self._make_room(len(data))
+        upload.hasher.update(data)
+        upload.received += len(data)
+        upload.touched_at = now
+        self._uploads.move_to_end((principal, digest))
+        self.bytes += len(data)
+        self.actions.append(WritePiece(upload.number, data))
+        if upload.received < size:
+            return upload.received, False
+        return self._complete(upload, now)
+
+    def expire(self, now: float) -> None:
+        """Drop the uploads that get no more pieces."""
+        while (due := self.next()) is not None and due <= now:
+            self._abandon(next(iter(self._uploads.values())))
+
+    def next(self) -> float | None:
+        """When the oldest upload is dropped, seconds; None without any."""
+        for upload in self._uploads.values():
+            return upload.touched_at + UPLOAD_IDLE
+        return None
+
+    def _begin(self, principal: str, digest: str, size: int, now: float) -> Upload:
+        stale = self._uploads.get((principal, digest))
+        if stale is not None:
+            self._abandon(stale)
+        if self._counts.get(principal, 0) >= MAX_UPLOADS:
+            raise Busy(f"At most {MAX_UPLOADS} modules can be uploaded at a time.")
+        self._make_room(OVERHEAD)
+        self._numbers += 1
+        upload = Upload(self._numbers, principal, digest, size, now)
+        self._uploads[principal, digest] = upload
+        self._counts[principal] = self._counts.get(principal, 0) + 1
+        self.bytes += OVERHEAD
+        return upload
+
+    def _complete(self, upload: Upload, now: float) -> tuple[int, bool]:
+        if "sha256:" + upload.hasher.hexdigest() != upload.digest:
+            self._abandon(upload)
+            raise BadRequest("The module's bytes do not have the hash that the request names.")
+        if upload.digest in self._needed or upload.digest in self._idle:
+            self._abandon(upload)
+        else:
+            self._forget(upload)
+            self.actions.append(KeepUpload(upload.number, upload.digest))
+        self._own(upload.principal, upload.digest, upload.size, now)
+        return upload.size, True
+
+    def _own(self, principal: str, digest: str, size: int, now: float) -> Module:
+        module = self._needed.get(digest) or self._idle.get(digest)
+        if module is None:
+            module = self._idle[digest] = Module(digest, size, now)
+            self.bytes += size + OVERHEAD
+        module.principals.add(principal)
+        self._owned.setdefault(principal, {})[digest] = None
+        return module
+
+    def _abandon(self, upload: Upload) -> None:
+        self._forget(upload)
+        self.actions.append(DropUpload(upload.number))
+
+    def _forget(self, upload: Upload) -> None:
+        del self._uploads[upload.principal, upload.digest]
+        self.bytes -= upload.received + OVERHEAD
+        self._counts[upload.principal] -= 1
+        if not self._counts[upload.principal]:
+            del self._counts[upload.principal]
+
+    def _make_room(self, size: int) -> None:
+        """Drop idle modules until ``size`` bytes fit. Raises ``Busy`` when they can't."""
+        while self.bytes + size > self._limit:
+            if not self._idle:
+                raise Busy("The module store is full of modules that unfinished jobs need.")
+            digest, module = self._idle.popitem(last=False)
+            self.bytes -= module.size + OVERHEAD
+            for principal in module.principals:
+                del self._owned[principal][digest]
+                if not self._owned[principal]:
+                    del self._owned[principal]
+            self.actions.append(DropModule(digest))
+            self.dropped.append(digest)
+
+    def check(self) -> None:
+        """Raise ``InvariantError`` where the counts disagree."""
+        modules = [*self._needed.values(), *self._idle.values()]
+        total = sum(module.size + OVERHEAD for module in modules)
+        total += sum(upload.received + OVERHEAD for upload in self._uploads.values())
+        if total != self.bytes or total > self._limit:
+            raise InvariantError(f"the module store counts {self.bytes} bytes and has {total} of {self._limit}")
+        if any(not module.jobs for module in self._needed.values()) or any(m.jobs for m in self._idle.values()):
+            raise InvariantError("the module store counts jobs wrongly")
+        owned = {(principal, digest) for principal, digests in self._owned.items() for digest in digests}
+        if owned != {(principal, module.digest) for module in modules for principal in module.principals}:
+            raise InvariantError("the module store and its owners disagree")

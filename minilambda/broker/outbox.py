@@ -1,0 +1,115 @@
+"""What the broker's shell has not been able to send yet, bounded for each connection.
+
+A peer that stops reading costs the broker a bounded amount of memory and nobody else any time: what is beyond the
+bounds is dropped and reported, and the peer asks again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from minilambda.broker.events import Route, Unreachable
+from minilambda.messages import Message
+
+LARGE = 64 * 1024
+"""From this size on a message is counted until the transport is done with it, bytes."""
+
+MAX_FLYING = 64 * 1024 * 1024
+"""Once so much of one connection is with the transport, its messages wait here, bytes."""
+
+MAX_WAITING = 64
+"""Messages of one connection that wait here, at most."""
+
+
+class Outcome(Enum):
+    """What became of an attempt to send."""
+
+    SENT = "sent"
+    FULL = "full"  # not now
+    GONE = "gone"  # never: there is no such connection
+
+
+class Flight(Protocol):
+    """A message that the transport has not necessarily sent yet."""
+
+    @property
+    def done(self) -> bool: ...
+
+
+Put = Callable[[list[bytes], bool], "tuple[Outcome, Flight | None]"]
+"""Tries to send frames without blocking; with True, also says later when they are gone."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    waiting: deque[tuple[Route, Message, list[bytes], int]] = field(default_factory=deque)  # with bytes, in order
+    flying: deque[tuple[Flight, int]] = field(default_factory=deque)  # large messages on their way, with bytes
+    bytes: int = 0  # of what is flying
+
+    def land(self) -> None:
+        """Forget what the transport is done with."""
+        while self.flying and self.flying[0][0].done:
+            self.bytes -= self.flying.popleft()[1]
+
+
+class Outbox:
+    """Sends what can be sent, keeps a little of what can't, and says what was dropped."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._connections: dict[bytes, _Connection] = {}  # those with something waiting or flying
+        self._dropped: list[Unreachable] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether ``flush`` has anything to do."""
+        return bool(self._connections)
+
+    def send(self, route: Route, message: Message, frames: list[bytes]) -> None:
+        """Send a message behind what waits for the same connection; ``frames`` include the envelope."""
+        size = sum(map(len, frames))
+        connection = self._connections.get(route[0])
+        if connection is None:
+            if size < LARGE:
+                outcome, _ = self._put(frames, False)
+                if outcome is Outcome.SENT:
+                    return
+                if outcome is Outcome.GONE:
+                    self._dropped.append(Unreachable(route, message))
+                    return
+            connection = self._connections[route[0]] = _Connection()
+        if len(connection.waiting) >= MAX_WAITING:
+            self._dropped.append(Unreachable(route, message))
+            return
+        connection.waiting.append((route, message, frames, size))
+        self._advance(route[0], connection)
+
+    def flush(self) -> None:
+        """Try again what waits."""
+        for key, connection in list(self._connections.items()):
+            self._advance(key, connection)
+
+    def dropped(self) -> list[Unreachable]:
+        """What could not be sent since this was asked last."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def _advance(self, key: bytes, connection: _Connection) -> None:
+        connection.land()
+        while connection.waiting and connection.bytes < MAX_FLYING:
+            route, message, frames, size = connection.waiting[0]
+            outcome, flight = self._put(frames, size >= LARGE)
+            if outcome is Outcome.FULL:
+                break
+            connection.waiting.popleft()
+            if outcome is Outcome.GONE:
+                self._dropped.append(Unreachable(route, message))
+            elif flight is not None:
+                connection.flying.append((flight, size))
+                connection.bytes += size
+        if not connection.waiting and not connection.flying:
+            del self._connections[key]

@@ -1,0 +1,90 @@
+"""The workers that are connected, each with one session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from minilambda.broker.events import Route
+from minilambda.transfers import Puller
+
+if TYPE_CHECKING:
+    from minilambda.broker.arrivals import Arrival
+    from minilambda.broker.jobs import Job, JobKey
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One session of one worker. Times are monotonic seconds."""
+
+    id: str  # the worker's own, the same in all its sessions
+    session: int  # number of this registration
+    route: Route  # where it is
+    name: str
+    slots: int  # guests at a time
+    version: str
+    host: str
+    pid: int
+    draining: bool  # takes no new jobs
+    puller: Puller  # asks for the missing bodies
+    queue: int  # its queue length as of the dispatch ``seen``, jobs
+    seen_at: float  # last sign of life, seconds
+    moved_at: float  # last piece of a body that came, seconds
+    seen: int = 0  # sequence number of the last dispatch that it has told of
+    dispatched: int = 0  # sequence number of the last dispatch sent
+    dispatched_at: float = 0.0  # when that was, seconds
+    reachable: bool = True  # False once a message could not be sent
+    doubted: bool = False  # it contradicted itself and was told to register again
+    done: int = 0  # jobs ended, earlier sessions included
+    jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
+    leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
+    arrivals: dict[str, Arrival] = field(default_factory=dict)  # results on their way, by handle of each missing body
+    warm: dict[str, None] = field(default_factory=dict)  # digests of modules that it got, oldest first
+    load: int = 0  # jobs that it has or is about to get; the scheduler's own
+    takes: bool = False  # counted as taking jobs; the scheduler's own
+    free: int = 0  # slots counted as free; the scheduler's own
+    place: float | None = None  # bucket that it is in, load relative to slots; the scheduler's own
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.reachable and not self.draining and not self.doubted
+
+    def measure(self) -> int:
+        """The queue length now: what the worker said, and what was sent since. Never less than is known of."""
+        return max(self.queue + self.dispatched - self.seen, len(self.jobs))
+
+    def believes(self, queue: int, seen: int) -> bool:
+        """Whether a statement of queue length agrees with what was sent. Jobs can't vanish, nor arrive unsent."""
+        return self.seen <= seen <= self.dispatched and queue + self.dispatched - seen >= len(self.jobs)
+
+
+class Registry:
+    """Workers by session, by id and by connection."""
+
+    def __init__(self, session_start: int) -> None:
+        self._next = session_start  # number of the next session
+        self.sessions: dict[int, Worker] = {}
+        self.by_id: dict[str, Worker] = {}
+        self.by_connection: dict[bytes, Worker] = {}
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def new_session(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def add(self, worker: Worker) -> None:
+        self.sessions[worker.session] = worker
+        self.by_id[worker.id] = worker
+        self.by_connection[worker.route[0]] = worker
+
+    def remove(self, worker: Worker) -> None:
+        del self.sessions[worker.session]
+        del self.by_id[worker.id]
+        del self.by_connection[worker.route[0]]
+
+    def find(self, route: Route, session: int) -> Worker | None:
+        """The worker of a session, if the session belongs to that connection."""
+        worker = self.sessions.get(session)
+        return worker if worker is not None and worker.route[0] == route[0] else None

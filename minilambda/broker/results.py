@@ -1,0 +1,52 @@
+"""Jobs that have ended, kept for a while so that a request that comes again gets the same answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from minilambda.broker.jobs import InvariantError, Job, JobKey
+
+
+class Results:
+    """Ended jobs, oldest end first, bounded in time and bytes."""
+
+    def __init__(self, ttl: float, limit: int) -> None:
+        self._ttl = ttl  # seconds
+        self._limit = limit  # bytes
+        self._kept: OrderedDict[JobKey, Job] = OrderedDict()
+        self.bytes = 0  # of all kept jobs, about
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, job: Job) -> list[Job]:
+        """Keep a job that has just ended; returns the older ones that had to go for it."""
+        self._kept[job.key] = job
+        self.bytes += job.kept_bytes
+        gone: list[Job] = []
+        while self.bytes > self._limit and len(self._kept) > 1:
+            gone.append(self._drop_oldest())
+        return gone
+
+    def expire(self, now: float) -> list[Job]:
+        """Drop and return the jobs whose time is over."""
+        gone: list[Job] = []
+        while (due := self.next()) is not None and due <= now:
+            gone.append(self._drop_oldest())
+        return gone
+
+    def next(self) -> float | None:
+        """When the oldest one expires, seconds; None without any."""
+        for job in self._kept.values():
+            return job.ended_at + self._ttl
+        return None
+
+    def _drop_oldest(self) -> Job:
+        job = self._kept.popitem(last=False)[1]
+        self.bytes -= job.kept_bytes
+        return job
+
+    def check(self) -> None:
+        """Raise ``InvariantError`` when the bytes are miscounted."""
+        if self.bytes != sum(job.kept_bytes for job in self._kept.values()):
+            raise InvariantError("the bytes of the results are miscounted")

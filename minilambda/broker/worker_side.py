@@ -1,0 +1,258 @@
+"""What workers tell the broker. Nothing of it is believed unless the broker can square it with what it knows.
+
+A message of a session that the broker does not know is answered with ``register_again``; a result or a job
+handed back counts only for the current attempt, from the worker that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from minilambda.broker.arrivals import STALL
+from minilambda.broker.body_side import BodySide
+from minilambda.broker.events import Route
+from minilambda.broker.jobs import Job
+from minilambda.broker.registry import Worker
+from minilambda.messages import (
+    Acknowledge,
+    Beat,
+    Dispatch,
+    Done,
+    Goodbye,
+    JobRef,
+    Message,
+    Register,
+    RegisterAgain,
+    Registered,
+    Report,
+    Returned,
+    Stop,
+)
+from minilambda.transfers import Puller
+
+if TYPE_CHECKING:
+    from minilambda.broker.core import Core
+
+
+class WorkerSide:
+    """The handlers of workers' messages."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._bodies = BodySide(core, self._find)
+        self.handlers: dict[type[Message], Callable[[Route, str, Any, float], None]] = {
+            Register: self._register,
+            Report: self._report,
+            Done: self._done,
+            Returned: self._returned,
+            Goodbye: self._goodbye,
+            **self._bodies.handlers,
+        }
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def _register(self, route: Route, principal: str, message: Register, now: float) -> None:
+        core, settings = self._core, self._core.settings
+        old = core.workers.by_id.get(message.worker)
+        squatter = core.workers.by_connection.get(route[0])
+        if squatter is not None and squatter is not old:
+            self.forget(squatter, now)
+        if old is not None:
+            core.workers.remove(old)
+            core.scheduler.remove(old)
+            core.timers.clear(("alive", old.session))
+        worker = Worker(
+            message.worker,
+            core.workers.new_session(),
+            route,
+            message.name,
+            message.slots,
+            message.version,
+            message.host,
+            message.pid,
+            message.draining,
+            Puller(settings.window_bytes),
+            queue=len(message.held),
+            seen_at=now,
+            moved_at=now,
+            done=old.done if old is not None else 0,
+        )
+        core.workers.add(worker)
+        core.timers.set(("alive", worker.session), now + settings.liveness)
+        timing = [int(seconds * 1000) for seconds in (settings.heartbeat, settings.liveness, settings.result_keep)]
+        core.send(route, Registered(worker.id, worker.session, timing[0], timing[1], timing[2]))
+        self._reconcile(worker, message.held, worker.jobs, now)
+        self._reconcile(worker, message.finished, worker.leaving, now)
+        core.scheduler.update(worker)
+        worker.dispatched_at = now
+        core.scheduler.watch(worker)
+        if old is not None:
+            self._lose_all(old, now)
+
+    def _reconcile(self, worker: Worker, refs: tuple[JobRef, ...], into: dict[Any, Job], now: float) -> None:
+        """Take over the jobs that the worker still rightly has; tell it to drop the others."""
+        core = self._core
+        for ref in refs:
+            key = (ref.principal, ref.job)
+            job = core.jobs.get(key)
+            if job is not None and job.worker is worker:
+                continue
+            if job is None or job.attempt != ref.attempt or job.holder != worker.id:
+                if into is worker.jobs:
+                    core.send(worker.route, Stop(worker.session, ref))
+                core.send(worker.route, Acknowledge(worker.session, ref))
+                continue
+            if job.state == "queued":
+                core.queue.remove(job)
+                job.move("adopt", now)
+                core.dequeue(job, worker, now)
+            else:
+                core.release(job)
+                job.worker = worker
+            job.leaving_since = now
+            into[key] = job
+            if job.cancelling and into is worker.jobs:
+                core.send(worker.route, Stop(worker.session, ref))
+
+    def _find(self, route: Route, message: Any, now: float) -> Worker | None:
+        """The sender's session; None, and an answer, where the broker does not know it."""
+        worker = self._core.workers.find(route, message.session)
+        if worker is None:
+            self._core.count("unknown_session")
+            self._core.send(route, RegisterAgain())
+        else:
+            worker.seen_at = now
+        return worker
+
+    def _hear(self, worker: Worker, message: Report | Done | Returned) -> None:
+        """Take over the queue length that the worker states, unless it can't be."""
+        if worker.believes(message.queue, message.seen):
+            worker.queue, worker.seen = message.queue, message.seen
+        else:
+            self._core.count("contradiction")
+            if not worker.doubted or type(message) is Report:
+                self._core.send(worker.route, RegisterAgain())
+            worker.doubted = True
+        self._core.scheduler.update(worker)
+
+    def _report(self, route: Route, principal: str, message: Report, now: float) -> None:
+        worker = self._find(route, message, now)
+        if worker is None:
+            return
+        worker.draining = message.draining
+        for ref in message.running:
+            job = worker.jobs.get((ref.principal, ref.job))
+            if job is not None and job.attempt == ref.attempt and job.state == "assigned":
+                job.move("start", now)
+                job.begun = True
+        if worker.reachable:
+            self._hear(worker, message)
+            self._core.send(route, Beat(worker.session))
+        else:
+            # It reads again, but it has missed something: a new session puts both ends right.
+            self._core.send(route, RegisterAgain())
+
+    def _goodbye(self, route: Route, principal: str, message: Goodbye, now: float) -> None:
+        worker = self._find(route, message, now)
+        if worker is not None:
+            self.forget(worker, now)
+
+    def look_at(self, session: int, now: float) -> None:
+        """A worker may have been silent for too long, or a result may have been on its way for too long."""
+        core = self._core
+        worker = core.workers.sessions[session]
+        until = max(worker.seen_at, core.awake_since) + core.settings.liveness
+        if until <= now:
+            core.count("silent_worker")
+            self.forget(worker, now)
+            return
+        core.timers.set(("alive", session), until)
+        stalled = bool(worker.arrivals) and worker.moved_at + STALL <= now
+        fetched = {item.job for item in worker.arrivals.values()}
+        for job in list(worker.leaving.values()):
+            if stalled if job in fetched else job.leaving_since + STALL <= now:
+                self._bodies.give_up(worker, job, now)
+
+    def forget(self, worker: Worker, now: float) -> None:
+        """A worker is gone, and with it the jobs that it had."""
+        core = self._core
+        core.workers.remove(worker)
+        core.scheduler.remove(worker)
+        core.timers.clear(("alive", worker.session))
+        self._lose_all(worker, now)
+
+    def _lose_all(self, worker: Worker, now: float) -> None:
+        # The youngest first: each goes to the head of its queue, so the oldest ends up there.
+        for job in [*reversed(worker.jobs.values()), *reversed(worker.leaving.values())]:
+            self._core.lose(job, now)
+
+    def unreachable(self, route: Route, message: Message, now: float) -> None:
+        """A message could not be sent. A worker may come back under another route with its jobs: it keeps them
+        until it does or has been silent for too long, except for the one that never arrived."""
+        core = self._core
+        core.count("unreachable")
+        worker = core.workers.by_connection.get(route[0])
+        if worker is None or getattr(message, "session", worker.session) != worker.session:
+            return
+        worker.reachable = False
+        core.scheduler.update(worker)
+        if type(message) is Dispatch:
+            job = worker.jobs.get((message.ref.principal, message.ref.job))
+            if job is not None and job.attempt == message.ref.attempt:
+                job.holder = ""
+                core.requeue(job, now)
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    def _mine(self, worker: Worker, ref: JobRef) -> Job | None:
+        """The job of a reference, if the worker has that very attempt of it and has not finished it."""
+        job = worker.jobs.get((ref.principal, ref.job))
+        return job if job is not None and job.attempt == ref.attempt else None
+
+    def _done(self, route: Route, principal: str, message: Done, now: float) -> None:
+        core = self._core
+        worker = self._find(route, message, now)
+        if worker is None:
+            return
+        key = (message.ref.principal, message.ref.job)
+        job = worker.jobs.get(key) or worker.leaving.get(key)
+        if job is None or job.attempt != message.ref.attempt:
+            core.count("stale_result")
+            self._hear(worker, message)
+            core.send(route, Acknowledge(worker.session, message.ref))
+            return
+        if any(item.job is job for item in worker.arrivals.values()):
+            core.count("stale_result")
+            return
+        worker.jobs.pop(key, None)
+        worker.leaving[key] = job
+        job.leaving_since = now
+        core.recall_over(job)
+        self._hear(worker, message)
+        bodies = {"stdout": message.stdout, "stderr": message.stderr, "value": message.value}
+        if message.withheld:
+            self._bodies.collect(worker, job, message.result, bodies, message.withheld, now)
+        else:
+            core.end_at(worker, job, message.result, bodies, now)
+
+    def _returned(self, route: Route, principal: str, message: Returned, now: float) -> None:
+        core = self._core
+        worker = self._find(route, message, now)
+        if worker is None:
+            return
+        job = self._mine(worker, message.ref)
+        if job is None:
+            core.count("stale_return")
+        elif message.begun:
+            job.begun = True
+            core.recall_over(job)
+        else:
+            # Only a worker that drains hands jobs back unasked, whether it has said so yet or not.
+            worker.draining = worker.draining or not job.recalled
+            job.holder = ""
+            del worker.jobs[job.key]
+            self._hear(worker, message)
+            core.requeue(job, now)
+            return
+        self._hear(worker, message)
