@@ -1,0 +1,48 @@
+"""One timer thread per engine: it bumps the engine's epoch at the deadline, which traps a running guest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+_IDLE = 3600.0  # seconds between looks where no deadline is set
+
+
+class DeadlineTimer:
+    """Calls ``ring`` once per armed deadline that passes. Arming costs no thread and, as a rule, no wake-up:
+
+    the thread sleeps until the earliest moment it was told of, and looks only then whether that still counts.
+    """
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._changed = threading.Condition()
+        self._deadline: float | None = None  # monotonic seconds; None: nothing is armed
+        self._wakes_at = 0.0  # monotonic seconds when the thread looks next
+        self.rang = False  # the deadline armed last has passed
+        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
+
+    def arm(self, seconds: float) -> None:
+        """Set the deadline ``seconds`` from now, instead of any other."""
+        with self._changed:
+            self.rang = False
+            self._deadline = time.monotonic() + seconds
+            if self._deadline < self._wakes_at:
+                self._changed.notify()
+
+    def disarm(self) -> None:
+        """Take the deadline back. ``ring`` is not called after this."""
+        with self._changed:
+            self._deadline = None
+
+    def _watch(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._deadline is not None and self._deadline <= now:
+                    self._deadline = None
+                    self.rang = True
+                    self._ring()
+                self._wakes_at = now + _IDLE if self._deadline is None else self._deadline
+                self._changed.wait(self._wakes_at - now)

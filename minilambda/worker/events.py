@@ -1,0 +1,107 @@
+"""What the agent's core and the processes under it say to each other: plain values, no I/O.
+
+The core emits orders (``RunOrder``, ``CompileOrder``), ``worker.processes`` carries them out and reports
+with the events at the end of this file. Artifacts and outputs are named here, never held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """One run of one guest, complete: a runner needs nothing else but the artifact."""
+
+    digest: str  # the module, "sha256:" and 64 hex digits
+    component: bool  # the artifact is a component, not a core module
+    load: bool  # the runner does not hold the module yet: the artifact's descriptor comes along
+    evict: tuple[str, ...]  # digests that the runner must drop before it loads this one
+    args: tuple[str, ...]  # guest arguments after argv[0]; with ``invoke``, the parameters as text
+    env: tuple[tuple[str, str], ...]  # the guest's whole environment
+    invoke: str | None  # exported function to call; None runs the command (``_start`` or ``wasi:cli/run``)
+    values: bytes | None  # msgpack list of the typed parameters of ``invoke``; None: parse ``args``
+    stdin: bytes  # the guest's whole standard input
+    timeout_ms: int  # wall time from the guest's start, milliseconds
+    memory_bytes: int  # all memories and tables of the guest together, bytes
+    output_bytes: int  # stdout and stderr together, bytes; also the bound of ``value``
+    unknown_imports: str  # "error": refuse to link; "trap": trap when one is called
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOrder:
+    """One compilation of one module, in a process of its own."""
+
+    digest: str  # the module, "sha256:" and 64 hex digits
+    timeout_ms: int  # wall time of the compiler process, milliseconds
+    memory_bytes: int  # data segment of the compiler process, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one run ended."""
+
+    code: str | None  # wire code of the failure; None: the guest ran to its end
+    message: str  # one sentence for people; empty when code is None
+    exit_code: int | None  # the guest's own; None when it was ended, or for ``invoke``
+    value: bytes | None  # msgpack of what ``invoke`` returned; None otherwise
+    stdout: bytes
+    stderr: bytes
+    trap: str | None  # wasmtime's name of the trap, as in "integer_divide_by_zero"
+    backtrace: str | None  # wasm frames, innermost first, one a line; at most 8 KiB
+    load_ms: float  # artifact to module in the runner's memory, milliseconds; 0.0 when it was there
+    run_ms: float  # from the guest's start (instantiation included) to its end, milliseconds
+    cpu_ms: float  # processor time of the runner during the run, milliseconds
+    peak_memory_bytes: int  # guest memory at its largest, bytes
+
+
+# --- events: what the processes report to the agent's core ------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReady:
+    """The runner of a slot is primed and waits for an order."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerFinished:
+    """The runner of a slot ended a run and waits for the next order."""
+
+    slot: int
+    outcome: Outcome
+    bad_artifact: bool = False  # the guest did not start: the artifact can't be loaded and must be made again
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDied:
+    """The runner of a slot is gone: killed by the agent, by the kernel, or by its guest."""
+
+    slot: int
+    how: str  # for people, as in "killed by SIGKILL" or "exited with 1"
+    stdout: bytes  # what the guest had written by then, bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSeen:
+    """How much a running guest has written so far; answers a look at a slot."""
+
+    slot: int
+    size: int  # stdout and stderr together, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CompileFinished:
+    """A compilation ended. The artifact is held by the processes' layer under its digest when code is None."""
+
+    digest: str
+    code: str | None  # "invalid_module", "compile_limit" or "internal"; None: the artifact is there
+    message: str  # one sentence; empty when code is None
+    component: bool  # the artifact is a component, not a core module
+    size: int  # of the artifact, bytes
+    compile_ms: float  # milliseconds
+
+
+ProcessEvent = RunnerReady | RunnerFinished | RunnerDied | OutputSeen | CompileFinished

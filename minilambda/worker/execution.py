@@ -1,0 +1,219 @@
+"""The jobs of a worker on their way through module and slot, from dispatch to result. Pure.
+
+It knows no broker: the core hands jobs in and takes results out (``on_finished``). A job goes fetching → preparing →
+ready → running → done (``jobs.PHASES``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from minilambda.messages import Dispatch, JobRef, body_handle
+from minilambda.settings import MIB, WorkerSettings
+from minilambda.transfers import Puller
+from minilambda.worker import actions as a
+from minilambda.worker import events as e
+from minilambda.worker import results
+from minilambda.worker.jobs import Job, limits_for
+from minilambda.worker.modules import Modules, Settled
+from minilambda.worker.slots import Slots
+
+WINDOW = MIB
+"""Bytes asked of the broker and not arrived, at most."""
+
+
+class Execution:
+    """The jobs that a worker holds. ``emit`` takes actions, ``on_finished`` takes each job's one result."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        emit: Callable[[a.Action], None],
+        on_finished: Callable[[results.Finished, float], None],
+    ) -> None:
+        self._settings = settings
+        self._on_finished = on_finished
+        self.jobs: dict[JobRef, Job] = {}  # dispatched and unfinished
+        self.ready: OrderedDict[JobRef, Job] = OrderedDict()  # wait for a slot, oldest first
+        self.open = False  # whether jobs may start: not without a session, they may be elsewhere by now
+        self.dropped = 0  # jobs that left without a result, as the broker wished or at the end; the core resets it
+        self.puller = Puller(WINDOW)
+        self.modules = Modules(settings, self.puller, emit)
+        self.slots = Slots(settings, emit)
+
+    # --- from the broker, by way of the core ---
+
+    def accept(self, message: Dispatch, now: float) -> None:
+        """A new job."""
+        limits = limits_for(message.spec, self._settings)
+        ref = message.ref
+        job = Job(ref, message.spec, limits, message.module_size, now, message.stdin, message.values)
+        self.jobs[ref] = job
+        for name, size in message.withheld.items():
+            if name in ("stdin", "values") and size > 0:
+                job.missing.add(name)
+                self.puller.start(body_handle(ref, name), size)
+        if not job.missing:
+            job.move("preparing")
+        self._settle(self.modules.need(job, message.wasm, now), now)
+
+    def chunk(self, handle: str, offset: int, total: int, data: bytes, now: float) -> None:
+        """A piece of a module's bytes or of a job's input."""
+        if handle.startswith("sha256:"):
+            self._settle(self.modules.arrived(handle, offset, total, data, now), now)
+            return
+        transfer = self.puller.arrived(handle, offset, total, data)
+        if transfer is None or not (transfer.complete or transfer.total < 0):
+            return
+        for job in self.jobs.values():
+            name = next((n for n in job.missing if body_handle(job.ref, n) == handle), None)
+            if name is not None:
+                self._input_arrived(job, name, b"".join(transfer.pieces) if transfer.complete else None, now)
+                return
+
+    def _input_arrived(self, job: Job, name: str, body: bytes | None, now: float) -> None:
+        if body is None:
+            self.finish(job, results.ended(job, "internal", f"The broker no longer has the job's {name}."), now)
+            return
+        if name == "stdin":
+            job.stdin = body
+        else:
+            job.values = body
+        job.missing.discard(name)
+        if not job.missing:
+            job.fetched = max(job.fetched, now - job.received)
+            job.move("preparing")
+            if self.modules.has(job):
+                self._make_ready(job, now)
+
+    def kill(self, job: Job, why: str) -> None:
+        """Ends a job that has begun; its runner goes with it. The first reason stands, unless nobody wants the job."""
+        for slot in self.slots.busy:
+            if slot.job is job:
+                job.ending = why if why == "stale" else job.ending or why
+                self.slots.kill(slot)
+
+    def finish(self, job: Job, finished: results.Finished, now: float) -> None:
+        self.forget(job, now)
+        self._on_finished(finished, now)
+
+    def drop(self, job: Job, now: float) -> None:
+        """A job leaves without a word to the broker."""
+        self.forget(job, now)
+        self.dropped += 1
+
+    def forget(self, job: Job, now: float) -> None:
+        """A job is no longer held; whoever asks tells the broker why."""
+        job.move("done")
+        del self.jobs[job.ref]
+        self.ready.pop(job.ref, None)
+        for name in job.missing:
+            self.puller.stop(body_handle(job.ref, name))
+        self.modules.release(job, now)
+
+    # --- module and slot ---
+
+    def _settle(self, settled: Settled, now: float) -> None:
+        for job in settled.jobs:
+            if settled.code is not None:
+                self.finish(job, results.ended(job, settled.code, settled.message), now)
+            elif not job.missing:
+                self._make_ready(job, now)
+
+    def _make_ready(self, job: Job, now: float) -> None:
+        job.move("ready")
+        self.ready[job.ref] = job
+        self.assign(now)
+
+    def assign(self, now: float) -> None:
+        """Starts what can start, oldest first. A job that waits for another runner holds up nobody else."""
+        if not self.open or not self.ready or not self.slots.idle:
+            return
+        waiting = 0
+        for job in list(self.ready.values()):
+            slot = self.slots.take(job, waiting)
+            if slot is None:
+                waiting += 1
+                continue
+            del self.ready[job.ref]
+            job.move("running")
+            self.slots.run(slot, job, self.modules.is_component(job), now)
+
+    def _runner_ready(self, event: e.RunnerReady, now: float) -> None:
+        self.slots.ready(event.slot)
+        self.assign(now)
+
+    def _runner_finished(self, event: e.RunnerFinished, now: float) -> None:
+        job = self.slots[event.slot].job
+        if job is None or (job.ending and (event.bad_artifact or job.ending not in ("deadline", "output"))):
+            return  # its death follows, and decides
+        # A guest that ended before the kill reached it is judged by how it ended.
+        self.slots.finished(event.slot)
+        if event.bad_artifact:
+            self.slots.unload(event.slot, job.spec.module)
+        if event.bad_artifact and not job.retried:
+            self._prepare_again(job, now)
+        else:
+            self.finish(job, results.from_outcome(job, event.outcome), now)
+        self.assign(now)
+
+    def _prepare_again(self, job: Job, now: float) -> None:
+        """The artifact was no good: it is made anew, for all jobs that have not begun, unless it was meanwhile."""
+        job.retried = True
+        if not self.modules.has(job):
+            job.move("preparing")
+            self._settle(self.modules.need(job, b"", now), now)
+            return
+        for each in self.modules.spoiled(job, now):
+            if self.ready.pop(each.ref, None) or each is job:
+                each.move("preparing")
+
+    def _runner_died(self, event: e.RunnerDied, now: float) -> None:
+        job = self.slots.died(event.slot, now)
+        if job is None:
+            return
+        if job.ending in ("stale", "drain"):
+            self.drop(job, now)
+        else:
+            self.finish(job, results.from_death(job, event, now), now)
+
+    def _output_seen(self, event: e.OutputSeen, now: float) -> None:
+        job = self.slots[event.slot].job
+        if job is not None and event.size > job.limits.output_bytes:
+            self.kill(job, "output")
+
+    def _compile_finished(self, event: e.CompileFinished, now: float) -> None:
+        self._settle(self.modules.compiled(event, now), now)
+
+    def _artifact_found(self, event: a.ArtifactFound, now: float) -> None:
+        self._settle(self.modules.found(event.digest, event.component, now), now)
+
+    def _artifact_absent(self, event: a.ArtifactAbsent, now: float) -> None:
+        self._settle(self.modules.absent(event.digest, now), now)
+
+    def _artifact_locked(self, event: a.ArtifactLocked, now: float) -> None:
+        self.modules.locked(event.digest, now)
+
+    # --- time ---
+
+    def tick(self, now: float) -> None:
+        for job in self.slots.tick(now):
+            job.ending = job.ending or "deadline"
+        self.modules.tick(now)
+
+    def next_deadline(self) -> float | None:
+        times = (self.slots.next_deadline(), self.modules.next_deadline())
+        return min((t for t in times if t is not None), default=None)
+
+    HANDLERS: ClassVar[dict[type, Callable[[Any, Any, float], None]]] = {
+        a.ArtifactFound: _artifact_found,
+        a.ArtifactAbsent: _artifact_absent,
+        a.ArtifactLocked: _artifact_locked,
+        e.RunnerReady: _runner_ready,
+        e.RunnerFinished: _runner_finished,
+        e.RunnerDied: _runner_died,
+        e.OutputSeen: _output_seen,
+        e.CompileFinished: _compile_finished,
+    }

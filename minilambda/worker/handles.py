@@ -1,0 +1,204 @@
+"""The agent's handles of a runner and of a compiler: what each may say next, and what its death means."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from typing import Any
+
+from minilambda.worker import codec
+from minilambda.worker.channel import MAX_PACKET, ChannelClosed, ChannelError
+from minilambda.worker.child import Child, memfds
+from minilambda.worker.compiler import memory_limit
+from minilambda.worker.events import (
+    CompileFinished,
+    CompileOrder,
+    OutputSeen,
+    ProcessEvent,
+    RunnerDied,
+    RunnerFinished,
+    RunnerReady,
+    RunOrder,
+)
+
+_MAX_WALLS = 32  # lines of a runner's report of its walls
+_CHUNK = 1 << 20  # bytes per read of an output
+
+
+class RunnerHandle(Child):
+    """The runner of one slot."""
+
+    def __init__(self, number: int, slot: int) -> None:
+        # Without MFD_ALLOW_SEALING: a runner can't put a seal on them that would stop the agent's own calls.
+        fds = memfds("stdout", "stderr", "spill", flags=os.MFD_CLOEXEC)
+        super().__init__(number, fds, fds[-1])
+        self.stdout_fd, self.stderr_fd, self._spill = fds
+        self.slot = slot
+        self.walls: tuple[str, ...] | None = None  # one line per wall; None: it is not ready yet
+        self._order: RunOrder | None = None  # what it runs; None: nothing
+
+    def request(self) -> tuple[bytes, list[int]]:
+        return codec.pack("runner", self.number), [
+            self.far_end.fileno(),
+            self.stdout_fd,
+            self.stderr_fd,
+            self._spill,
+        ]
+
+    def run(self, order: RunOrder, artifact_fd: int | None) -> None:
+        """Hand over an order. If the runner can't take it, it dies of that, and its death is the answer."""
+        self._order = order
+        try:
+            if self.channel is None:
+                raise ChannelClosed()
+            self.channel.send(codec.encode_order(order), [] if artifact_fd is None else [artifact_fd])
+        except ChannelError as error:
+            self.fault = self.fault or error.message
+            self.kill()
+
+    def look(self) -> OutputSeen:
+        """How much the guest has written so far."""
+        return OutputSeen(self.slot, _size(self.stdout_fd) + _size(self.stderr_fd))
+
+    def max_message(self) -> int:
+        return MAX_PACKET + (self._order.output_bytes if self._order else 0)
+
+    def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:
+        if kind == "ready" and self.walls is None and len(fields) == 1 and isinstance(fields[0], list):
+            self.walls = tuple(codec.text(line, codec.MAX_TEXT) for line in fields[0][:_MAX_WALLS])
+            return [RunnerReady(self.slot)]
+        order = self._order
+        if order is None:
+            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} with nothing to answer.")
+        if kind == "done":
+            outcome = codec.decode_outcome(fields, order.output_bytes, *self._take_output())
+        elif kind == "bad_artifact" and len(fields) == 1:
+            outcome = codec.refused_artifact(codec.text(fields[0], codec.MAX_TEXT))
+        else:
+            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} instead of an outcome.")
+        self._order = None
+        return [RunnerFinished(self.slot, outcome, bad_artifact=kind == "bad_artifact")]
+
+    def died(self, how: str) -> list[ProcessEvent]:
+        stdout, stderr = self._take_output()
+        return [RunnerDied(self.slot, f"{how}: {self.fault}" if self.fault else how, stdout, stderr)]
+
+    def _take_output(self) -> tuple[bytes, bytes]:
+        """What the guest wrote, at most ``output_bytes`` of each; the memfds are empty afterwards."""
+        limit = self._order.output_bytes if self._order else 0
+        return _take(self.stdout_fd, limit), _take(self.stderr_fd, limit)
+
+
+class CompilerHandle(Child):
+    """One compilation."""
+
+    def __init__(self, number: int, order: CompileOrder, wasm_fd: int) -> None:
+        fds = memfds("artifact", flags=os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        super().__init__(number, fds, None)
+        (self._artifact_fd,) = fds
+        self._own_fds = [wasm_fd, self._artifact_fd]
+        self.order = order
+        self.began = time.monotonic()  # seconds
+        self._wasm_fd = wasm_fd
+        self._result: CompileFinished | None = None  # what it said, not reported yet
+        self._reported = False  # the event is out
+        self._stopped = False  # the agent asked for its end
+
+    def request(self) -> tuple[bytes, list[int]]:
+        message = codec.pack("compiler", self.number, self.order.memory_bytes, self.order.timeout_ms)
+        return message, [self.far_end.fileno(), self._wasm_fd, self._artifact_fd]
+
+    def stop(self) -> None:
+        """End it on the agent's behalf."""
+        self._stopped = True
+        self.kill()
+
+    def take_artifact(self) -> int:
+        """The sealed artifact; the caller owns it."""
+        self._own_fds.remove(self._artifact_fd)
+        return self._artifact_fd
+
+    def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:
+        if self._result is not None or self._reported:
+            raise ChannelError("It went on after its result.")
+        if kind == "compiled" and len(fields) == 3 and isinstance(fields[0], bool):
+            size = codec.whole(fields[1], 1, os.fstat(self._artifact_fd).st_size)
+            if size != os.fstat(self._artifact_fd).st_size:
+                raise ChannelError("The artifact has another size than announced.")
+            done = CompileFinished(self.order.digest, None, "", fields[0], size, codec.milliseconds(fields[2]))
+        elif kind == "invalid" and len(fields) == 1:
+            done = self._failed("invalid_module", codec.text(fields[0], codec.MAX_REASON))
+        elif kind == "limit" and len(fields) == 1:
+            done = self._failed("compile_limit", codec.text(fields[0], codec.MAX_REASON))
+        else:
+            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} instead of a result.")
+        self._result = done
+        return self._report()
+
+    def _report(self) -> list[ProcessEvent]:
+        """The result, as soon as the artifact is sealed."""
+        result = self._result
+        if result is None:
+            return []
+        if result.code is None:
+            try:
+                _seal(self._artifact_fd)
+            except OSError:  # it holds a writable mapping, which an honest compiler does not
+                self.kill()
+                return []
+            if os.fstat(self._artifact_fd).st_size != result.size:
+                result = self._failed("internal", "The artifact changed after the compiler had ended.")
+        self._result, self._reported = None, True
+        self.kill()  # it has no more to do, and might think otherwise
+        return [result]
+
+    def died(self, how: str) -> list[ProcessEvent]:
+        if self._reported:
+            return []
+        if self._result is None or self.fault:
+            self._result = self._verdict(how)
+        return self._report()
+
+    def _verdict(self, how: str) -> CompileFinished:
+        """What a compiler that died without a result died of."""
+        order, code, message = self.order, "compile_limit", ""
+        if self.fault:
+            code, message = "internal", f"The compiler process failed ({how}): {self.fault}"
+        elif self._stopped and (time.monotonic() - self.began) * 1e3 < order.timeout_ms:
+            message = "Compiling the module was stopped by the worker."
+        elif self._stopped or how == "killed by SIGXCPU":
+            message = f"Compiling the module took more than the {order.timeout_ms} ms that the worker allows."
+        elif how == "killed by SIGABRT":
+            message = memory_limit(order.memory_bytes)
+        elif how == "killed by SIGKILL":
+            message = "The kernel ended the compilation of the module, most likely for want of memory."
+        else:
+            code, message = "internal", f"The compiler process failed: {how}."
+        return self._failed(code, message)
+
+    def _failed(self, code: str, message: str) -> CompileFinished:
+        return CompileFinished(self.order.digest, code, message, False, 0, (time.monotonic() - self.began) * 1e3)
+
+
+def _seal(fd: int) -> None:
+    """Nobody, the compiler included, can change this memfd afterwards. Raises OSError while it is mapped writable."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+
+def _size(fd: int) -> int:
+    """Bytes in a memfd. Far cheaper than fstat; nobody uses the offset."""
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
+def _take(fd: int, limit: int) -> bytes:
+    """At most ``limit`` bytes of a memfd, which is empty afterwards."""
+    size = _size(fd)
+    if not size:
+        return b""
+    size, parts, offset = min(size, limit), [], 0
+    while offset < size and (part := os.pread(fd, min(_CHUNK, size - offset), offset)):
+        parts.append(part)
+        offset += len(part)
+    os.ftruncate(fd, 0)
+    return b"".join(parts)

@@ -1,0 +1,97 @@
+"""What must hold between a worker's jobs, modules and slots after every step. Tests ask for it; nothing repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
+from minilambda.fields import MAX_FRAME
+from minilambda.messages import JobRef
+from minilambda.worker.jobs import InvariantError
+
+if TYPE_CHECKING:
+    from minilambda.worker.core import Core
+    from minilambda.worker.execution import Execution
+    from minilambda.worker.modules import Module
+
+SLOT_STATES = frozenset({"down", "starting", "idle", "busy", "dying"})
+
+
+def check(core: Core) -> None:
+    """Raises ``InvariantError`` when the state of a worker contradicts itself."""
+    execution = core.execution
+    both = [ref for ref in execution.jobs if ref in core.finished]
+    if both:
+        raise InvariantError(f"{both[0]} is finished and still held.")
+    if execution.open and not core.link.session:
+        raise InvariantError("Jobs may start only while there is a session.")
+    _check_jobs(execution)
+    _check_slots(execution)
+    _check_modules(execution)
+    _check_transfers(execution)
+
+
+def _check_jobs(execution: Execution) -> None:
+    running = {slot.job.ref for slot in execution.slots.busy if slot.job}
+    if not running <= execution.jobs.keys() or not execution.ready.keys() <= execution.jobs.keys():
+        raise InvariantError("A slot or the ready queue has a job that the worker does not hold.")
+    for ref, job in execution.jobs.items():
+        if job.phase == "done" or ref != job.ref:
+            raise InvariantError(f"{ref} is done and still held.")
+        if (job.phase == "running") != (ref in running):
+            raise InvariantError(f"{ref} is {job.phase}, and the slots say otherwise.")
+        if (job.phase == "ready") != (ref in execution.ready):
+            raise InvariantError(f"{ref} is {job.phase}, and the ready queue says otherwise.")
+        if (job.phase == "fetching") != bool(job.missing):
+            raise InvariantError(f"{ref} is {job.phase}, and lacks {sorted(job.missing)}.")
+        module = execution.modules.by_digest.get(job.spec.module)
+        waits = module is not None and ref in module.waiting
+        has_it = module is not None and ref in module.users
+        if job.phase != "running" and (waits == has_it or (job.phase == "ready" and waits)):
+            raise InvariantError(f"{ref} is {job.phase}, and its module knows nothing of it.")
+        if job.phase == "preparing" and has_it:
+            raise InvariantError(f"{ref} waits for a module that it has.")
+
+
+def _check_slots(execution: Execution) -> None:
+    for slot in execution.slots.all:
+        if slot.state not in SLOT_STATES or (slot.state == "busy" and slot.job is None):
+            raise InvariantError(f"Slot {slot.index} is {slot.state} with {slot.job}.")
+        if slot.job is not None and slot.state not in ("busy", "dying"):
+            raise InvariantError(f"Slot {slot.index} is {slot.state} and runs {slot.job.ref}.")
+        if slot.job is not None and slot.principal != slot.job.ref.principal:
+            raise InvariantError(f"Slot {slot.index} serves {slot.principal} and runs {slot.job.ref}.")
+        if (slot.kill_at is not None) != (slot.state == "busy") or (slot.spawn_at is not None) != (
+            slot.state == "down"
+        ):
+            raise InvariantError(f"Slot {slot.index} is {slot.state}, and its times say otherwise.")
+
+
+def _check_modules(execution: Execution) -> None:
+    modules = execution.modules
+    for module in modules.by_digest.values():
+        _check_module(module, execution.jobs.keys())
+    states = {digest: module.state for digest, module in modules.by_digest.items()}
+    if sorted(modules.queue) != sorted(digest for digest, state in states.items() if state == "queued"):
+        raise InvariantError("The queue for the compiler and the modules disagree.")
+    if modules.compiling != {digest for digest, state in states.items() if state in ("compiling", "aborting")}:
+        raise InvariantError("The compilers and the modules disagree.")
+
+
+def _check_module(module: Module, held: Set[JobRef]) -> None:
+    ready = module.state == "ready"
+    if ready if module.waiting else not ready and module.state != "aborting":
+        raise InvariantError(f"{module.digest} is {module.state}, and {len(module.waiting)} jobs wait for it.")
+    if module.users and not ready:
+        raise InvariantError(f"{module.digest} is {module.state} and has users.")
+    if not (module.waiting.keys() | module.users.keys()) <= held:
+        raise InvariantError(f"{module.digest} serves jobs that the worker does not hold.")
+
+
+def _check_transfers(execution: Execution) -> None:
+    puller = execution.puller
+    if not 0 <= puller.outstanding < puller.window + MAX_FRAME:
+        raise InvariantError(f"{puller.outstanding} bytes are outstanding.")
+    for digest, module in execution.modules.by_digest.items():
+        if (module.state == "fetching") != (digest in puller):
+            raise InvariantError(f"{digest} is {module.state}, and its transfer says otherwise.")

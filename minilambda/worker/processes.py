@@ -1,0 +1,297 @@
+"""All processes under the agent: one template, a runner per slot, a few compilers.
+
+A shell polls ``descriptors()`` and calls ``readable`` with each that is ready. There are no threads and nothing
+blocks but ``start`` (until the template is executed) and ``close``. Call everything from one thread that lives as
+long as the agent: the template dies with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import sys
+import time
+from collections import deque
+
+from minilambda.errors import MinilambdaError
+from minilambda.worker import codec
+from minilambda.worker.channel import ChannelClosed, ChannelError
+from minilambda.worker.child import Child
+from minilambda.worker.events import CompileFinished, CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunOrder
+from minilambda.worker.handles import CompilerHandle, RunnerHandle
+from minilambda.worker.launch import TemplateHandle
+
+_MAX_UNANSWERED = 8  # requests to the template under way: few enough that they always fit into its socket
+_YOUNG_S = 5.0  # a template that dies younger than this makes the next one wait
+_CLOSE_S = 5.0  # longest that ``close`` waits for processes to be gone, seconds
+
+
+class Processes:
+    """The processes under one agent."""
+
+    def __init__(self, slots: int, compiler: str = "cranelift", compilers: int = 2) -> None:
+        self.generation = 0  # grows whenever ``descriptors()`` changes
+        self._slots = slots  # runners have the slots 0 to slots - 1
+        self._compiler = compiler  # "cranelift" or "winch"
+        self._max_compilers = compilers  # compilations at once
+        self._template: TemplateHandle | None = None  # None: not started, or it could not be started again
+        self._early_deaths = 0  # templates in a row that died young
+        self._number = 0  # of the last child
+        self._children: dict[int, Child] = {}  # every child that is not reported dead, by its number
+        self._runners: dict[int, RunnerHandle] = {}  # those of them that are runners, by slot
+        self._by_fd: dict[int, Child] = {}  # those that have a channel, by its descriptor
+        self._unsent: deque[Child] = deque()  # the template is to fork them, and has not been told
+        self._unanswered = 0  # requests that the template has not answered
+        self._orders: deque[tuple[CompileOrder, int]] = deque()  # compilations that wait, and their wasm
+        self._artifacts: dict[str, int] = {}  # finished, until they are taken: digest -> sealed memfd
+        self._waiting: list[ProcessEvent] = []  # events of our own, reported through the doorbell
+        self._doorbell = -1  # eventfd: readable while ``_waiting`` is not empty
+
+    # --- what the shell's loop needs -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the template. Raises MinilambdaError where that can't work."""
+        missing = [name for name in ("memfd_create", "pidfd_open", "eventfd") if not hasattr(os, name)]
+        if sys.platform != "linux" or missing:
+            what = ", ".join(missing) or "Linux itself"
+            raise MinilambdaError(f"A worker runs on Linux with Python 3.10 or later only; missing here: {what}.")
+        if self._doorbell == -1:
+            self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._launch()
+
+    def descriptors(self) -> list[int]:
+        """What to poll for reading, until ``generation`` changes."""
+        fds = [self._doorbell, *self._by_fd] if self._doorbell != -1 else []
+        return fds if self._template is None else [*fds, self._template.channel.fileno()]
+
+    def readable(self, fd: int) -> list[ProcessEvent]:
+        """Read a descriptor that is ready and tell what happened. Never raises for what a process does."""
+        if fd == self._doorbell:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+            events, self._waiting = self._waiting, []
+            return events
+        if self._template is not None and fd == self._template.channel.fileno():
+            return self._hear_template(self._template)
+        child = self._by_fd.get(fd)
+        return self._hear(child) if child else []
+
+    @property
+    def walls(self) -> tuple[str, ...]:
+        """What a runner reported of its walls, a line each; empty while no runner is ready."""
+        return next((runner.walls for runner in self._runners.values() if runner.walls is not None), ())
+
+    # --- runners -------------------------------------------------------------------------------------
+
+    def spawn(self, slot: int) -> None:
+        """Have a runner made for a free slot; RunnerReady or RunnerDied follows. Raises ValueError for another slot."""
+        if not 0 <= slot < self._slots or slot in self._runners:
+            raise ValueError(f"Slot {slot} is not free.")
+        try:
+            runner = RunnerHandle(self._next_number(), slot)
+        except OSError as error:
+            self._report([RunnerDied(slot, f"could not be started: {error}", b"", b"")])
+        else:
+            self._runners[slot] = runner
+            self._fork(runner)
+
+    def run(self, slot: int, order: RunOrder, artifact_fd: int | None) -> None:
+        """Give the runner of a slot its next order; RunnerFinished or RunnerDied follows.
+
+        ``artifact_fd`` stays the caller's, who may close it at once. A slot without a runner takes no order: its
+        RunnerDied has been reported.
+        """
+        if runner := self._runners.get(slot):
+            runner.run(order, artifact_fd)
+
+    def kill(self, slot: int) -> None:
+        """SIGKILL the runner of a slot; RunnerDied follows, once."""
+        if runner := self._runners.get(slot):
+            runner.kill()
+
+    def look(self, slot: int) -> OutputSeen:
+        """How much the guest in a slot has written so far."""
+        runner = self._runners.get(slot)
+        return runner.look() if runner else OutputSeen(slot, 0)
+
+    # --- compilers -----------------------------------------------------------------------------------
+
+    def compile(self, order: CompileOrder, wasm_fd: int) -> None:
+        """Compile a module, after those ordered before it; CompileFinished follows.
+
+        ``wasm_fd`` is read from its start; it stays the caller's, who may close it at once.
+        """
+        try:
+            self._orders.append((order, fcntl.fcntl(wasm_fd, fcntl.F_DUPFD_CLOEXEC, 3)))
+        except OSError as error:
+            self._report([_not_compiled(order.digest, "internal", f"The compiler could not be started: {error}")])
+        self._next_compilers()
+
+    def kill_compiler(self, digest: str) -> None:
+        """Stop compiling a module, or waiting for it; CompileFinished with ``compile_limit`` follows."""
+        for child in self._children.values():
+            if isinstance(child, CompilerHandle) and child.order.digest == digest:
+                child.stop()
+        for order, wasm_fd in [waiting for waiting in self._orders if waiting[0].digest == digest]:
+            self._orders.remove((order, wasm_fd))
+            os.close(wasm_fd)
+            self._report([_not_compiled(digest, "compile_limit", "Compiling the module was stopped by the worker.")])
+
+    def take_artifact(self, digest: str) -> int:
+        """A sealed memfd with a compiled module, which the caller owns. Raises KeyError when there is none."""
+        return self._artifacts.pop(digest)
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Kill everything, wait until it is gone, close everything. Idempotent."""
+        children, self._children = list(self._children.values()), {}
+        for child in children:
+            child.kill()
+        if self._template is not None:
+            self._template.stop(_CLOSE_S)
+            self._template = None
+        deadline = time.monotonic() + _CLOSE_S
+        for child in children:
+            if child.pidfd is not None:
+                gone = select.poll()
+                gone.register(child.pidfd, select.POLLIN)
+                gone.poll(max(0.0, deadline - time.monotonic()) * 1e3)
+            child.close()
+        for fd in [*self._artifacts.values(), *(wasm_fd for _order, wasm_fd in self._orders)]:
+            os.close(fd)
+        if self._doorbell != -1:
+            os.close(self._doorbell)
+            self._doorbell = -1
+        self._forget_everything()
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _forget_everything(self) -> None:
+        for collection in (self._runners, self._by_fd, self._unsent, self._orders, self._artifacts, self._waiting):
+            collection.clear()
+        self._unanswered = 0
+        self.generation += 1
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _report(self, events: list[ProcessEvent]) -> None:
+        """Tell of something that no process can tell of."""
+        self._waiting += events
+        os.eventfd_write(self._doorbell, 1)
+
+    def _launch(self) -> None:
+        delay = 0.0 if self._early_deaths == 0 else min(_YOUNG_S, 0.1 * 2.0**self._early_deaths)
+        self._template = TemplateHandle(self._compiler, delay)
+        self._unanswered = 0
+        self.generation += 1
+
+    def _fork(self, child: Child) -> None:
+        """Have the template fork a child. If that can't be, the child is reported dead."""
+        self._children[child.number] = child
+        if child.channel is not None:
+            self._by_fd[child.channel.fileno()] = child
+        self._unsent.append(child)
+        self.generation += 1
+        try:
+            if self._template is None:
+                self._launch()
+        except OSError as error:
+            self._unsent.remove(child)
+            self._report(self._gone(child, f"could not be started: {error}"))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._template is not None and self._unsent and self._unanswered < _MAX_UNANSWERED:
+            child = self._unsent.popleft()
+            try:
+                self._template.channel.send(*child.request())
+            except ChannelClosed:
+                return  # reading will tell the same, and then all children are reported dead
+            except ChannelError as error:
+                self._report(self._gone(child, f"could not be started: {error}"))
+            else:
+                child.far_end.close()
+                self._unanswered += 1
+
+    def _hear(self, child: Child) -> list[ProcessEvent]:
+        fd = child.channel.fileno() if child.channel else -1
+        events = child.hear()
+        if child.channel is None and self._by_fd.pop(fd, None) is not None:
+            self.generation += 1
+        self._keep_artifacts(child, events)
+        return events
+
+    def _keep_artifacts(self, child: Child, events: list[ProcessEvent]) -> None:
+        for event in events:
+            if isinstance(event, CompileFinished) and event.code is None and isinstance(child, CompilerHandle):
+                if (old := self._artifacts.pop(event.digest, None)) is not None:
+                    os.close(old)
+                self._artifacts[event.digest] = child.take_artifact()
+
+    def _hear_template(self, template: TemplateHandle) -> list[ProcessEvent]:
+        events: list[ProcessEvent] = []
+        try:
+            while (received := template.channel.receive()) is not None:
+                (kind, number, detail), fds = codec.unpack(received[0]), received[1]
+                if kind != "exited":
+                    self._unanswered -= 1
+                if kind == "started" and not fds:  # we are out of descriptors, and can't hold a process without one
+                    raise ChannelError("The template sent no pidfd.")
+                if kind == "started":
+                    self._children[number].started(detail, fds[0])
+                else:
+                    events += self._gone(self._children[number], detail)
+        except ChannelError:
+            events += self._template_died(template)
+        self._flush()
+        self._next_compilers()
+        return events
+
+    def _gone(self, child: Child, how: str) -> list[ProcessEvent]:
+        """A child is dead: what it had still said, then its death."""
+        if child.channel is not None:
+            self._by_fd.pop(child.channel.fileno(), None)
+        events = child.last_words() + child.died(how)
+        self._keep_artifacts(child, events)
+        del self._children[child.number]
+        if isinstance(child, RunnerHandle):
+            del self._runners[child.slot]
+        child.close()
+        self.generation += 1
+        return events
+
+    def _template_died(self, template: TemplateHandle) -> list[ProcessEvent]:
+        """Its children die with it. A new one starts, later each time if it keeps dying."""
+        self._early_deaths = self._early_deaths + 1 if template.age() < _YOUNG_S else 0
+        template.stop(0.0)
+        self._template = None
+        self._unsent.clear()
+        with contextlib.suppress(OSError):  # the next spawn tries again, and reports
+            self._launch()
+        events: list[ProcessEvent] = []
+        for child in list(self._children.values()):
+            child.kill()
+            events += self._gone(child, "killed by SIGKILL: its template died")
+        return events
+
+    def _next_compilers(self) -> None:
+        while (
+            self._orders and sum(isinstance(c, CompilerHandle) for c in self._children.values()) < self._max_compilers
+        ):
+            order, wasm_fd = self._orders.popleft()
+            try:
+                compiler = CompilerHandle(self._next_number(), order, wasm_fd)
+            except OSError as error:
+                os.close(wasm_fd)
+                self._report([_not_compiled(order.digest, "internal", f"The compiler could not be started: {error}")])
+            else:
+                self._fork(compiler)
+
+
+def _not_compiled(digest: str, code: str, message: str) -> CompileFinished:
+    return CompileFinished(digest, code, message, False, 0, 0.0)

@@ -1,0 +1,140 @@
+"""From the end of a run to the message that tells it. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from minilambda.errors import sentence_for
+from minilambda.fields import MAX_FRAME
+from minilambda.messages import Done, ErrorInfo, JobRef, Result, Usage, body_handle
+from minilambda.worker.events import Outcome, RunnerDied
+from minilambda.worker.jobs import InvariantError, Job
+
+INLINE = 4 * MAX_FRAME
+"""Bodies up to this size together ride along with the result, bytes; larger ones are fetched by the broker."""
+
+
+@dataclass(slots=True)
+class Finished:
+    """A result that the broker has not acknowledged."""
+
+    ref: JobRef
+    result: Result
+    stdout: bytes = b""
+    stderr: bytes = b""
+    value: bytes = b""
+    at: float = 0.0  # when the job ended, or when the broker last fetched of its bodies, seconds
+    bodies: dict[str, bytes] = field(default_factory=dict)  # handle to body, for those that are fetched
+
+
+def ended(job: Job, code: str, message: str, now: float | None = None) -> Finished:
+    """A job that ended before its guest began, or while nobody could say how it ran."""
+    state = "cancelled" if code == "cancelled" else "failed"
+    usage = Usage(
+        queued_ms=_queued(job, now),
+        fetch_ms=job.fetched * 1000,
+        compile_ms=job.compiled * 1000,
+        run_ms=max(0.0, now - job.started) * 1000 if now is not None else 0.0,
+    )
+    tier = job.tier if job.begun else ""
+    error = ErrorInfo(code, message or sentence_for(code))
+    return Finished(job.ref, Result(state, None, error, usage, tier, "", job.ref.attempt))
+
+
+def from_outcome(job: Job, outcome: Outcome) -> Finished:
+    """A job whose runner reported how the guest ended."""
+    usage = Usage(
+        queued_ms=_queued(job, job.started),
+        fetch_ms=job.fetched * 1000,
+        compile_ms=job.compiled * 1000,
+        load_ms=outcome.load_ms,
+        run_ms=outcome.run_ms,
+        cpu_ms=outcome.cpu_ms,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+    )
+    error = None
+    if outcome.code is not None:
+        error = ErrorInfo(outcome.code, outcome.message, outcome.trap, outcome.backtrace)
+    state = "completed" if error is None else "failed"
+    result = Result(state, outcome.exit_code, error, usage, job.tier, "", job.ref.attempt)
+    return Finished(job.ref, result, outcome.stdout, outcome.stderr, outcome.value or b"")
+
+
+def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
+    """A job whose runner is gone: killed for a reason of ours, or by its guest."""
+    limits = job.limits
+    code, message = {
+        "deadline": ("deadline_exceeded", f"The guest was stopped at its deadline of {limits.timeout:g} s."),
+        "cancelled": ("cancelled", ""),
+        "output": ("output_limit", f"The guest wrote more than the {limits.output_bytes} bytes that the job allows."),
+    }.get(job.ending, ("runner_crashed", f"The process that ran the guest died: {event.how}."))
+    finished = ended(job, code, message, now)
+    finished.stdout = event.stdout[: limits.output_bytes]
+    finished.stderr = event.stderr[: max(0, limits.output_bytes - len(finished.stdout))]
+    return finished
+
+
+def done(finished: Finished, result: Result, session: int, queue: int, seen: int) -> Done:
+    """The message for a result; large bodies are withheld and stay with ``finished`` to be fetched."""
+    bodies = {"stdout": finished.stdout, "stderr": finished.stderr, "value": finished.value}
+    if sum(map(len, bodies.values())) <= INLINE:
+        return Done(session, finished.ref, queue, seen, result, {}, *bodies.values())
+    finished.bodies = {body_handle(finished.ref, name): body for name, body in bodies.items() if body}
+    withheld = {name: len(body) for name, body in bodies.items() if body}
+    return Done(session, finished.ref, queue, seen, result, withheld)
+
+
+def _queued(job: Job, until: float | None) -> float:
+    if until is None or not job.started:
+        return 0.0
+    return max(0.0, (job.started - job.received - job.fetched - job.compiled) * 1000)
+
+
+class Kept:
+    """The results that the broker has not acknowledged: named at a registration, sent anew, served in pieces."""
+
+    def __init__(self) -> None:
+        self._by_ref: OrderedDict[JobRef, Finished] = OrderedDict()  # the one that goes next first
+
+    def __len__(self) -> int:
+        return len(self._by_ref)
+
+    def __contains__(self, ref: JobRef) -> bool:
+        return ref in self._by_ref
+
+    def __iter__(self) -> Iterator[JobRef]:
+        return iter(self._by_ref)
+
+    def get(self, ref: JobRef) -> Finished | None:
+        return self._by_ref.get(ref)
+
+    def add(self, finished: Finished, now: float) -> None:
+        """Raises ``InvariantError`` for a job that has ended already."""
+        if finished.ref in self._by_ref:
+            raise InvariantError(f"{finished.ref} ended twice.")
+        finished.at = now
+        self._by_ref[finished.ref] = finished
+
+    def drop(self, ref: JobRef) -> None:
+        self._by_ref.pop(ref, None)
+
+    def body(self, handle: str, now: float) -> bytes:
+        """The body of a handle, its result kept anew from now; empty when there is none."""
+        for finished in self._by_ref.values():
+            if handle in finished.bodies:
+                finished.at = now
+                self._by_ref.move_to_end(finished.ref)
+                return finished.bodies[handle]
+        return b""
+
+    def expire(self, now: float, keep: float) -> None:
+        """Drops those that ended, or were last fetched of, ``keep`` seconds ago."""
+        while self._by_ref and now >= self.oldest + keep:
+            self._by_ref.popitem(last=False)
+
+    @property
+    def oldest(self) -> float:
+        """When the one that goes next was last touched, seconds. There must be one."""
+        return next(iter(self._by_ref.values())).at

@@ -1,0 +1,148 @@
+"""The template process: it has imported wasmtime, and forks runners and compilers from itself in milliseconds.
+
+It makes no Engine and no thread, since neither survives a fork. It never sees a guest's bytes, trusts the agent,
+and dies with it. ``python -m minilambda.worker.template`` is started by ``processes`` only.
+
+Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id, memory_bytes,
+timeout_ms]`` with those of a compiler. Messages to it: ``["started", id, pid]`` with a pidfd, ``["failed", id, why]``,
+``["exited", id, how]``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from minilambda.errors import MinilambdaError
+from minilambda.worker import codec, compiler, runner, walls
+from minilambda.worker.channel import Channel, ChannelClosed
+
+FAILED = 70
+"""Exit status of a child that ended by an error of our own."""
+
+MAX_FDS = 4
+"""Descriptors that come with one request, at most."""
+
+
+class Template:
+    """The loop of the template process."""
+
+    def __init__(self, channel: Channel, compiler_name: str) -> None:
+        self._channel = channel
+        self._compiler_name = compiler_name  # "cranelift" or "winch"
+        self._pid = os.getpid()
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd -> the agent's id of the child, pid
+        self._poll = select.poll()
+
+    def serve(self) -> None:
+        """Serve requests until the agent closes the channel; then kill what is left."""
+        self._poll.register(self._channel.fileno(), select.POLLIN)
+        try:
+            while True:
+                for fd, _events in self._poll.poll():
+                    if fd in self._children:
+                        self._reap(fd)
+                    else:
+                        self._obey()
+        except ChannelClosed:
+            for pidfd, (_child, pid) in self._children.items():
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def _obey(self) -> None:
+        received = self._channel.receive()
+        if received is None:
+            return
+        payload, fds = received
+        kind, child, *parameters = codec.unpack(payload)
+        try:
+            pidfd = self._fork(kind, child, parameters, fds)
+        except OSError as error:
+            self._channel.send(codec.pack("failed", child, f"could not be started: {error}"))
+        else:
+            self._channel.send(codec.pack("started", child, self._children[pidfd][1]), [pidfd])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, kind: str, child: int, parameters: list[Any], fds: list[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._become(kind, parameters, fds)
+        pidfd = os.pidfd_open(pid)  # the child is not reaped yet, so the number is still its own
+        self._children[pidfd] = (child, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        return pidfd
+
+    def _become(self, kind: str, parameters: list[Any], fds: list[int]) -> NoReturn:
+        """Be the child. Never returns into the template's loop."""
+        status = FAILED
+        try:
+            walls.die_with_parent(self._pid)
+            walls.close_all_but(fds)
+            channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3] if kind == "runner" else None, max_fds=1)
+            if kind == "runner":
+                work: Callable[[], None] = runner.Runner(channel, fds[1], fds[2], self._compiler_name).serve
+            else:
+                work = compiler.Compiler(channel, fds[1], fds[2], self._compiler_name, *parameters).serve
+            status = _attempt(channel, work)
+        finally:
+            # The interpreter's own shutdown trips over the threads that wasmtime has started.
+            os._exit(status)
+
+    def _reap(self, pidfd: int) -> None:
+        child, pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _pid, status = os.waitpid(pid, 0)
+        self._channel.send(codec.pack("exited", child, _how(os.waitstatus_to_exitcode(status))))
+
+
+def _attempt(channel: Channel, work: Callable[[], None]) -> int:
+    """Do the work of a child; what goes wrong is told to the agent, as far as that is possible."""
+    try:
+        work()
+    except ChannelClosed:
+        return 0  # the agent has no more use for this process
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"
+        channel.send(codec.pack("fault", codec.cut(what, codec.MAX_TEXT)))
+        return FAILED
+    return 0
+
+
+def _how(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exited with {exitcode}"
+    try:
+        return f"killed by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"killed by signal {-exitcode}"
+
+
+def main(agent: int, fd: int, compiler_name: str, delay: float) -> None:
+    """Be the template of the process ``agent``, over the channel ``fd``, after ``delay`` seconds."""
+    walls.die_with_parent(agent)
+    walls.ignore_stops()
+    walls.set_name("ml-template")
+    walls.forget_environment()
+    time.sleep(delay)
+    gc.collect()
+    gc.freeze()  # keeps the collector from touching, and so copying, the pages shared with the children
+    Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compiler_name).serve()
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+    except MinilambdaError as error:
+        sys.exit(error.message)

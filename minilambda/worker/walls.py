@@ -1,0 +1,118 @@
+"""The walls around a process that runs or compiles a stranger's code. Linux only.
+
+Walls are raised in the process itself, after the fork: walls of the template would not part its children from
+each other. Each is raised or reported absent; none is skipped in silence. What is needed to start at all
+(dying with the parent) is not a wall: it raises.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable
+
+from minilambda.errors import MinilambdaError
+
+MAX_DESCRIPTORS = 64
+"""Descriptors that a walled process may have open (RLIMIT_NOFILE)."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
+_KERNEL_TAKES_FIRST = b"1000"  # oom_score_adj: the largest
+_NICE = {"runner": 5, "compiler": 10}  # added to the niceness: the agent must always be the one that is served
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if _libc.prctl(ctypes.c_int(option), argument, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process as soon as ``parent`` dies. Raises MinilambdaError if it is dead already.
+
+    The kernel watches the *thread* that made this process.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise MinilambdaError("The parent process died.")
+
+
+def set_name(name: str) -> None:
+    """The name of this process in ``ps`` and ``top``; at most 15 characters are seen."""
+    _prctl(_PR_SET_NAME, name.encode())
+
+
+def ignore_stops() -> None:
+    """Leave SIGINT, SIGTERM and SIGHUP to the agent: a service manager sends them to the whole group, and a
+    draining agent still needs its runners. They die with it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def forget_environment() -> None:
+    """Empty the environment, Python's and the C library's."""
+    os.environ.clear()
+    _libc.clearenv()
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor except ``keep``; 0, 1 and 2 become /dev/null."""
+    kept = {0, 1, 2, *keep}
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # the descriptor of the listing itself
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd, inheritable=False)
+    os.close(null)
+
+
+def raise_walls(kind: str) -> list[str]:
+    """Raise every wall around this process, which is a "runner" or a "compiler".
+
+    Answers one line for each wall: its name and "raised", or "absent: " and the reason.
+    """
+    walls: list[tuple[str, Callable[[], object]]] = [
+        ("session", os.setsid),
+        ("environment", forget_environment),
+        ("directory", lambda: os.chdir("/")),
+        ("umask", lambda: os.umask(0o077)),
+        ("core", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))),
+        ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))),
+        ("oom_first", _taken_first),
+        ("nice", lambda: os.nice(_NICE[kind])),
+        # Not dumpable: a sibling of the same user can't trace this process or take its descriptors.
+        ("untraceable", lambda: _prctl(_PR_SET_DUMPABLE, 0)),
+        ("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),
+        # Landlock and seccomp belong here, in this order: they refuse what the walls above need.
+    ]
+    return [f"{name} {_try(raise_one)}" for name, raise_one in walls]
+
+
+def _try(raise_one: Callable[[], object]) -> str:
+    try:
+        raise_one()
+    except (OSError, ValueError) as error:
+        return f"absent: {error}"
+    return "raised"
+
+
+def _taken_first() -> None:
+    # Plain calls: a text file's codecs would cost more than a millisecond in a process that was just forked.
+    # Only root can open this file once the process is untraceable, so it comes before that wall.
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, _KERNEL_TAKES_FIRST)
+    finally:
+        os.close(fd)
