@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from minilambda._version import __version__
 
 if TYPE_CHECKING:
+    from minilambda.client.job import Job
     from minilambda.client.modules import Module, ModuleLike
     from minilambda.client.results import Cluster, ModuleInfo, RunResult, Status, WorkerInfo
     from minilambda.client.spec import RunOptions
-    from minilambda.client.sync import Client, Job
+    from minilambda.client.sync import Client
     from minilambda.errors import JobError, MinilambdaError, RequestError
     from minilambda.messages import ErrorInfo, Usage
 
@@ -22,7 +23,7 @@ _HOMES = {
     "Client": "minilambda.client.sync",
     "Cluster": "minilambda.client.results",
     "ErrorInfo": "minilambda.messages",
-    "Job": "minilambda.client.sync",
+    "Job": "minilambda.client.job",
     "JobError": "minilambda.errors",
     "MinilambdaError": "minilambda.errors",
     "Module": "minilambda.client.modules",
@@ -60,7 +61,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'minilambda' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # noqa: PLC0415 - not needed before
 
     return getattr(import_module(home), name)
 

@@ -73,14 +73,14 @@ class Puller:
         A holder that has nothing (any more), or something of another size, makes the transfer's ``total`` -1.
         """
         transfer = self._transfers.get(handle)
-        if transfer is None:
+        if transfer is None or transfer.received >= transfer.asked:
             return None
         expected = min(MAX_FRAME, transfer.total - transfer.received)
         if total != transfer.total or (offset == transfer.received and len(data) != expected):
             self.stop(handle)
             transfer.total = -1
             return transfer
-        if offset != transfer.received or transfer.received >= transfer.asked:
+        if offset != transfer.received:
             return None
         transfer.received += len(data)
         self.outstanding -= len(data)

@@ -26,6 +26,9 @@ PROTOCOL = b"minilambda/1"
 MAX_ENVELOPE = 8
 """Most frames that an envelope may have; more is dropped."""
 
+RESERVED = frozenset({"stream", "files", "scratch", "collect"})
+"""Header keys that version 1 keeps for parts that are not built: refused, so that nobody believes them honoured."""
+
 MAX_REFS = 4096
 """Most job references in one message."""
 
@@ -100,7 +103,7 @@ def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) ->
         shape = _shape(cls)
         bodies = _bodies(header.pop("bodies", ()), frames[2:], shape, max_body)
         values = _values(header, shape, "")
-        return cast(Message, cls(**values, **bodies))
+        return cls(**values, **bodies)
     except BadRequest as error:
         raise Malformed(error, request, job) from None
 
@@ -184,6 +187,8 @@ def _values(header: dict[str, Any], shape: _Shape, where: str) -> dict[str, Any]
     for name, value in header.items():
         decoder = fields.get(name)
         if decoder is None:
+            if name in RESERVED:
+                raise BadRequest(f"{where}{name}: this side does not offer it; see the features in welcome.")
             continue  # a later version of the protocol may add keys
         try:
             values[name] = decoder(value)

@@ -1,0 +1,85 @@
+"""``minilambda-broker``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from minilambda.cli import options
+from minilambda.cli.serving import serve
+from minilambda.settings import DEFAULT_ADDRESS, BrokerSettings
+
+USAGE = """Take jobs from clients and hand them to workers.
+
+Usage:
+  minilambda-broker [options]
+  minilambda-broker (-h | --help | --version)
+
+Options:
+  -b --bind=<addr>       Where to listen: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH; port 0
+                         takes any free one. Default: 127.0.0.1:8080.
+  --insecure             Listen on an address that other machines reach, although nobody has to show
+                         a key: whoever reaches it can run code on the workers.
+  --max-queued=<n>       Jobs in the queue; more are refused as busy. Default: 100000.
+  --max-module=<size>    Largest module. Default: 256M.
+  --max-stdin=<size>     Largest standard input of a job. Default: 16M.
+  --store=<size>         Modules kept; the least recently used goes first. Default: 2G.
+  --result-ttl=<time>    How long a result can be fetched after the job's end. Default: 300s.
+  --heartbeat=<time>     A worker reports at least so often. Default: 1s.
+  --liveness=<time>      A worker that is silent for so long is lost, its jobs run elsewhere. Default: 5s.
+  -v --verbose           Say more on stderr.
+  -h --help              Show this.
+  --version              Show the version.
+
+Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
+Every option can be set by a variable: --result-ttl by MINILAMBDA_RESULT_TTL, and so on.
+
+The first line on stdout is `minilambda-broker listening on ADDR`. Ctrl-C or SIGTERM ends the broker.
+Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
+
+Examples:
+  minilambda-broker
+  minilambda-broker --bind 127.0.0.1:0
+  minilambda-broker --bind ipc:///run/user/1000/minilambda.sock
+"""
+
+PROGRAM = "minilambda-broker"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
+
+    def start() -> int:
+        found = options.Options(args)
+        settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
+        insecure = found.flag("--insecure")
+        from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
+
+        return run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure)
+
+    return serve(PROGRAM, start, verbose=bool(args["--verbose"]))
+
+
+def broker_settings(found: options.Options) -> BrokerSettings:
+    """The settings that the options ask for. Raises ``BadOption`` and ``BadSetting``."""
+    base = BrokerSettings()
+    max_stdin = found.size("--max-stdin", base.max_stdin_bytes)
+    return BrokerSettings(
+        heartbeat=found.duration("--heartbeat", base.heartbeat),
+        liveness=found.duration("--liveness", base.liveness),
+        max_queued=found.count("--max-queued", base.max_queued, 1),
+        max_module_bytes=found.size("--max-module", base.max_module_bytes),
+        max_stdin_bytes=max_stdin,
+        max_request_bytes=max(base.max_request_bytes, 2 * max_stdin),
+        store_bytes=found.size("--store", base.store_bytes),
+        result_ttl=found.duration("--result-ttl", base.result_ttl),
+    )
+
+
+def _say_bound(endpoint: str) -> None:
+    print(f"{PROGRAM} listening on {endpoint}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""``minilambda-client``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from minilambda.cli import exits, options
+
+USAGE = """Run a WebAssembly module on a broker's workers, or look after jobs.
+
+Usage:
+  minilambda-client [options] (status | result | cancel) <job>
+  minilambda-client [options] (modules | workers)
+  minilambda-client [options] [--env=<k=v>]... <wasm> [--] [<arg>...]
+  minilambda-client (-h | --help | --version)
+
+<wasm> is a file, or the sha256:… of a module that the broker has. All that follows it goes to the guest, so
+options stand before it. A file with the name of a subcommand is written with its folder: ./status.
+
+Options for every call:
+  -s --server=<addr>          The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
+                              Default: 127.0.0.1:8080.
+  --connect-timeout=<time>    Give up when no broker answers for so long. Default: 5s.
+  --json                      Print one JSON object (a list for modules and workers) instead of anything else.
+  -q --quiet                  No progress on a terminal.
+  -h --help                   Show this.
+  --version                   Show the version.
+
+Options for a run:
+  -i --stdin=<file>           The guest's standard input; - is the client's own. Default: empty.
+  -e --env=<k=v>              Set a variable for the guest; may be given again. Nothing else is passed on.
+  --invoke=<export>           Call this function; its parameters are the arguments, its value is printed.
+  -t --timeout=<time>         Wall time from the guest's start. Default: the worker's.
+  --queue-timeout=<time>      Fail when no worker has begun after so long. Default: wait.
+  -m --memory=<size>          Memory of the guest, all together. Default: the worker's.
+  --output-limit=<size>       What the guest may write, stdout and stderr together. Default: the worker's.
+  --retries=<n>               Run again at most so often when a worker is lost. Default: 2.
+  --priority=<n>              From -100 to 100; higher goes first. Default: 0.
+  --group=<label>             The broker is fair between the groups of one client. Default: none.
+  --unknown-imports=<what>    error refuses a module with imports that are not offered; trap runs it and
+                              traps when one is called. Default: error.
+  --if-no-workers=<what>      wait, or fail at once. Default: wait.
+  --job=<id>                  The job's id; the same job under the same id runs once. Default: a new one.
+  -d --detach                 Print the job's id when the broker has accepted it, and leave.
+
+Options for result:
+  -w --wait=<time>            Give up when the job has not ended after so long; 0 only asks. Default: wait.
+
+Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
+Every option can be set by a variable: --server by MINILAMBDA_SERVER, and so on (--env: one K=V a line).
+
+Exit codes: the guest's own, or
+  2 wrong usage                  124 the guest was stopped at its deadline
+  125 the platform or the request failed, or another limit ended the job
+  126 not valid or not linkable WebAssembly, or a file that can't be read
+  127 no such file               130 interrupted: Ctrl-C cancels the job
+  134 the guest trapped          137 the guest needed more memory than it may have
+
+Examples:
+  minilambda-client hello.wasm
+  minilambda-client --stdin data.csv --timeout 5 count.wasm -- --lines
+  minilambda-client --invoke add add.wasm -- 2 3
+  job=$(minilambda-client --detach slow.wasm); minilambda-client result $job
+"""
+
+PROGRAM = "minilambda-client"
+SUBCOMMANDS = ("status", "result", "cancel", "modules", "workers")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = options.parse(PROGRAM, USAGE, words, options_first=True)
+        if args["<wasm>"] in SUBCOMMANDS:  # for these, options may stand anywhere
+            args = options.parse(PROGRAM, USAGE, words)
+            if args["<wasm>"] in SUBCOMMANDS:
+                needs = "takes no argument" if args["<wasm>"] in ("modules", "workers") else "needs one job id"
+                options.reject(PROGRAM, USAGE, f"{args['<wasm>']} {needs}.")
+        from minilambda.cli.requests import Requests  # noqa: PLC0415 - help and usage errors do without it
+
+        return Requests(options.Options(args)).perform(args)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

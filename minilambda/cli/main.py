@@ -1,0 +1,51 @@
+"""``minilambda``: the umbrella over the other commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from minilambda.cli import options
+
+USAGE = """Run untrusted WebAssembly on a pool of machines, with millisecond latency.
+
+Usage:
+  minilambda (broker | worker | client | up) [<arg>...]
+  minilambda (-h | --help | --version)
+
+Commands:
+  up      Run a broker and workers on this machine until Ctrl-C.
+  client  Run a module, or look after jobs: the same as minilambda-client.
+  broker  Take jobs and hand them to workers: the same as minilambda-broker.
+  worker  Run the jobs of a broker: the same as minilambda-worker.
+
+Each has a --help of its own.
+
+Options:
+  -h --help  Show this.
+  --version  Show the version.
+
+Examples:
+  minilambda up
+  minilambda client examples/hello.wasm
+"""
+
+PROGRAM = "minilambda"
+COMMANDS = ("broker", "worker", "client", "up")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        if words and not words[0].startswith("-"):
+            options.reject(PROGRAM, USAGE, f"{words[0]!r} is not a command.")
+        options.parse(PROGRAM, USAGE, words, options_first=True)
+    command = import_module(f"minilambda.cli.{words[0]}")
+    code: int = command.main(words[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

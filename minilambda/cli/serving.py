@@ -1,0 +1,30 @@
+"""What the commands that run until they are told to stop have in common."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from minilambda.cli.options import USAGE_EXIT, BadOption
+from minilambda.errors import MinilambdaError
+from minilambda.settings import BadSetting
+
+FAILED = 1
+"""Exit code of a server that could not start or go on."""
+
+
+def serve(program: str, run: Callable[[], int], *, verbose: bool) -> int:
+    """Run a server to its end; a failure is one sentence on stderr."""
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format=f"{program}: %(levelname)s: %(message)s")
+    try:
+        return run()
+    except (BadOption, BadSetting) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return USAGE_EXIT
+    except (MinilambdaError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 0

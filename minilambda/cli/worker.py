@@ -1,0 +1,118 @@
+"""``minilambda-worker``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minilambda.cli import options
+from minilambda.cli.serving import serve
+from minilambda.settings import DEFAULT_ADDRESS, Limits, WorkerSettings
+
+USAGE = """Run the jobs that a broker hands out, each in a process of its own kind.
+
+Usage:
+  minilambda-worker [options]
+  minilambda-worker (-h | --help | --version)
+
+Options:
+  -o --orchestrator=<addr>  The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
+                            Default: 127.0.0.1:8080.
+  -n --slots=<n>            Guests at a time. Default: the cores that this process may use.
+  --name=<name>             What people call this worker. Default: the host's name and the process id.
+  --cache-dir=<dir>         Where compiled modules are kept; workers may share it. Default: the user's cache.
+  --cache-size=<size>       Compiled modules kept on disk. Default: 8G.
+  --timeout=<time>          Time that a guest has when its job asks for none. Default: 30s.
+  --memory=<size>           Memory that a guest has when its job asks for none. Default: 256M.
+  --output-limit=<size>     Output that a guest may write when its job asks for none. Default: 4M.
+  --max-timeout=<time>      The most time that a job may ask for. Default: 1h.
+  --max-memory=<size>       The most memory that a job may ask for. Default: 4G.
+  --max-output=<size>       The most output that a job may ask for. Default: 64M.
+  --compile-timeout=<time>  Time that compiling one module may take. Default: 2m.
+  --compile-memory=<size>   Memory that compiling one module may take. Default: 4G.
+  --grace=<time>            Running jobs have so long to finish when the worker stops. Default: 10s.
+  -v --verbose              Say more on stderr.
+  -h --help                 Show this.
+  --version                 Show the version.
+
+Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
+Every option can be set by a variable: --orchestrator by MINILAMBDA_ORCHESTRATOR, and so on.
+
+The worker registers by itself and comes back when the broker does. Ctrl-C or SIGTERM drains it: it takes
+nothing new, finishes what runs within the grace, hands back the rest. A second signal ends it at once.
+Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
+
+Examples:
+  minilambda-worker --orchestrator 192.0.2.7:8080
+  minilambda-worker --slots 2 --max-memory 1G --cache-dir /var/cache/minilambda
+"""
+
+PROGRAM = "minilambda-worker"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
+
+    def start() -> int:
+        found = options.Options(args)
+        settings, endpoint = worker_settings(found), found.address("--orchestrator", DEFAULT_ADDRESS)
+        name = found.text("--name", f"{platform.node() or 'worker'}-{os.getpid()}")
+        if not 0 < len(name) <= 128:
+            raise options.BadOption("--name: must have 1 to 128 characters.")
+        cache_dir = Path(found.text("--cache-dir", "") or _user_cache())
+        from minilambda.worker.server import run_worker  # noqa: PLC0415 - only once the options are right
+
+        def say_registered(_: str) -> None:
+            print(f"{PROGRAM} {name} registered with {endpoint}, {settings.slots} slots", flush=True)
+
+        return run_worker(settings, endpoint, name, cache_dir, say_registered)
+
+    return serve(PROGRAM, start, verbose=bool(args["--verbose"]))
+
+
+def worker_settings(found: options.Options) -> WorkerSettings:
+    """The settings that the options ask for. Raises ``BadOption`` and ``BadSetting``.
+
+    A ceiling below the built-in default of a job lowers that default too.
+    """
+    base = WorkerSettings()
+    ceiling = Limits(
+        timeout=found.duration("--max-timeout", base.ceiling.timeout),
+        memory_bytes=found.size("--max-memory", base.ceiling.memory_bytes),
+        output_bytes=found.size("--max-output", base.ceiling.output_bytes),
+    )
+    default = Limits(
+        timeout=found.duration("--timeout", min(base.default.timeout, ceiling.timeout)),
+        memory_bytes=found.size("--memory", min(base.default.memory_bytes, ceiling.memory_bytes)),
+        output_bytes=found.size("--output-limit", min(base.default.output_bytes, ceiling.output_bytes)),
+    )
+    return WorkerSettings(
+        slots=found.count("--slots", cores(), 1, 4096),
+        default=default,
+        ceiling=ceiling,
+        compile_timeout=found.duration("--compile-timeout", base.compile_timeout),
+        compile_memory_bytes=found.size("--compile-memory", base.compile_memory_bytes),
+        grace=found.duration("--grace", base.grace, zero=True),
+        cache_bytes=found.size("--cache-size", base.cache_bytes),
+    )
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def _user_cache() -> str:
+    import platformdirs  # noqa: PLC0415 - not needed where the directory is given
+
+    return platformdirs.user_cache_dir("minilambda", appauthor=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

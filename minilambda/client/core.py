@@ -1,0 +1,308 @@
+"""The client's side of the protocol, without a socket or a clock.
+
+A *call* is what the caller asked for; it ends once, with a reply or an error. On its way it may need several
+requests: the greeting that opens a connection, a module that the broker lacks, the same request again after
+silence or ``busy``. The shell hands in replies and the time, and sends what comes out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from math import inf
+
+from minilambda.client.calls import ANSWERS, Action, Call, Ended, Patience, Piece, Send, Source, too_large
+from minilambda.errors import MinilambdaError, RequestError, Unreachable, error_for
+from minilambda.messages import (
+    TERMINAL,
+    GetResult,
+    Hello,
+    JobStatus,
+    Put,
+    Refused,
+    Reply,
+    Request,
+    Run,
+    Stored,
+    Welcome,
+)
+
+PIECE = 1024 * 1024
+"""A module up to this size rides along with the first job that needs it; a larger one is sent in such pieces, bytes."""
+
+MAX_KNOWN = 10_000
+MAX_LACKS = 3
+SLOWEST_LINK = 128 * 1024  # bytes a second that a request is given to travel before it is sent again
+
+
+class Core:
+    """The calls of one connection."""
+
+    def __init__(self, endpoint: str, patience: Patience | None = None) -> None:
+        self.endpoint = endpoint
+        self.welcome: Welcome | None = None  # what the broker said of itself; None before it did
+        self._patience = patience or Patience()
+        self._calls: dict[int, Call] = {}  # by request number
+        self._last = 0  # request number given last
+        self._greeting: int | None = None  # call that greets
+        self._uploads: dict[str, int] = {}  # module to the call that uploads it
+        self._known: OrderedDict[str, None] = OrderedDict()  # modules that the broker was sent or has run
+        self._blocked: float | None = None  # since when nothing can be sent, seconds
+        self._next = inf  # no call is due before, seconds
+
+    def __contains__(self, number: int) -> bool:
+        """The call has not ended."""
+        return number in self._calls
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def start(
+        self, message: Request, now: float, source: Source | None = None, patience: float | None = None
+    ) -> tuple[int, list[Action]]:
+        """Begin a call; its number is in the ``Ended`` that ends it. ``patience`` is in seconds."""
+        number = self._add(message, source, now, inf if patience is None else patience, own=False)
+        actions: list[Action] = []
+        if self.welcome is None:
+            self._greet(now, actions)
+        else:
+            self._begin(self._calls[number], now, actions)
+        return number, actions
+
+    def received(self, reply: Reply, now: float) -> list[Action]:
+        """The broker said something."""
+        actions: list[Action] = []
+        if not reply.request and isinstance(reply, Refused):  # it could not read which: none can be trusted
+            error = error_for(reply.code, reply.message)
+            for number in list(self._calls):
+                self._end(number, error, now, actions)
+            return actions
+        call = self._calls.get(reply.request)
+        if call is None or not call.awaited or getattr(reply, "job", None) not in (None, _job(call.message)):
+            return actions
+        call.awaited = False
+        if isinstance(reply, Refused):
+            self._refused(call, reply, now, actions)
+        elif type(reply) not in ANSWERS[type(call.message)]:
+            text = f"The broker answered {call.message.TYPE!r} with {reply.TYPE!r}."
+            self._end(reply.request, MinilambdaError(text), now, actions)
+        elif isinstance(reply, Stored):
+            self._stored(call, reply, now, actions)
+        elif isinstance(call.message, GetResult) and isinstance(reply, JobStatus):
+            self._not_ended(call, reply, now, actions)
+        else:
+            self._end(reply.request, reply, now, actions)
+        return actions
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed."""
+        actions: list[Action] = []
+        if now < self._next:
+            return actions
+        self._next = inf
+        if self._blocked is not None and self.welcome is not None:
+            if now >= self._blocked + self._patience.lost:
+                self._lost(now, actions)
+            else:
+                self._next = self._blocked + self._patience.lost
+        for number, call in list(self._calls.items()):
+            if number not in self._calls:
+                continue  # ended by one before it
+            if now >= call.deadline:
+                self._end(number, self._out_of_time(call), now, actions)
+                continue
+            if now >= call.wake:
+                self._send(call, now, actions)
+            self._next = min(self._next, call.deadline, call.wake)
+        return actions
+
+    def next_deadline(self) -> float:
+        """When ``tick`` is due, seconds; inf when nothing waits."""
+        return self._next
+
+    def fail(self, number: int, error: Exception, now: float) -> list[Action]:
+        """A call can't be sent, or its answer can't be read."""
+        actions: list[Action] = []
+        if number in self._calls:
+            self._end(number, error, now, actions)
+        return actions
+
+    def drop(self, number: int) -> None:
+        """The caller has lost interest; the call ends without an ``Ended``."""
+        self._calls.pop(number, None)
+        for module, upload in list(self._uploads.items()):
+            call = self._calls[upload]
+            call.parked = [each for each in call.parked if each in self._calls]
+            if not call.parked:
+                del self._uploads[module], self._calls[upload]
+
+    def blocked(self, now: float) -> None:
+        """Nothing can be sent: there is no connection."""
+        if self._blocked is None:
+            self._blocked = now
+            self._next = min(self._next, now + self._patience.lost)
+
+    def unblocked(self) -> None:
+        """Something was sent."""
+        self._blocked = None
+
+    # --- steps of a call ------------------------------------------------------------------------------
+
+    def _add(self, message: Request, source: Source | None, now: float, patience: float, *, own: bool) -> int:
+        self._last += 1
+        call = Call(replace(message, request=self._last), source, now, patience, own=own)
+        self._calls[self._last] = call
+        self._next = min(self._next, call.deadline)
+        return self._last
+
+    def _greet(self, now: float, actions: list[Action]) -> None:
+        if self._greeting is None:
+            self._greeting = self._add(Hello(0), None, now, self._patience.connect, own=True)
+            self._send(self._calls[self._greeting], now, actions)
+
+    def _begin(self, call: Call, now: float, actions: list[Action]) -> None:
+        error = too_large(call.message, call.source, self.welcome) if self.welcome is not None else None
+        if error is not None:
+            self._end(call.message.request, error, now, actions)
+        else:
+            self._send(call, now, actions)
+
+    def _send(self, call: Call, now: float, actions: list[Action]) -> None:
+        message, piece, patience = call.message, None, 0.0
+        if isinstance(message, Run):
+            piece = self._ride_along(call, message)
+        elif isinstance(message, Put):
+            message, piece = self._next_piece(call, message)
+        elif isinstance(message, GetResult):
+            longest = self.welcome.max_wait_ms if self.welcome is not None else 0
+            message = replace(message, wait_ms=int(min(longest, max(0.0, call.left_ms(now)))))
+            patience = message.wait_ms / 1000
+        size = (piece.size if piece else 0) + (len(message.stdin) if isinstance(message, Run) else 0)
+        again = self.welcome.resend_ms / 1000 if self.welcome is not None else 1.0
+        call.wake = now + again + patience + size / SLOWEST_LINK
+        call.awaited = True
+        self._next = min(self._next, call.wake)
+        actions.append(Send(message, piece))
+
+    def _ride_along(self, call: Call, message: Run) -> Piece | None:
+        """The whole module where it is small and the broker may lack it: one round trip instead of three."""
+        source, welcome = call.source, self.welcome
+        if source is None or not source.size or welcome is None or source.digest in self._known:
+            return None
+        inputs = len(message.stdin) + len(message.values)
+        if source.size > PIECE or source.size + inputs > welcome.max_request_bytes:
+            return None
+        self._know(source.digest)  # the requests behind this one need not carry it again
+        return Piece(source, 0, source.size)
+
+    def _next_piece(self, call: Call, message: Put) -> tuple[Put, Piece | None]:
+        if not call.asked or call.source is None:
+            return message, None
+        piece = Piece(call.source, call.offset, min(PIECE, message.size - call.offset))
+        return replace(message, offset=call.offset), piece
+
+    # --- replies --------------------------------------------------------------------------------------
+
+    def _refused(self, call: Call, reply: Refused, now: float, actions: list[Action]) -> None:
+        number = call.message.request
+        retry = None if reply.retry_after_ms is None else reply.retry_after_ms / 1000
+        if reply.code == "busy" and retry is not None:
+            retry *= 1 + self._patience.spread
+            if now + retry <= call.started + self._patience.busy:
+                call.wake = now + retry
+                self._next = min(self._next, call.wake)
+                return
+        if reply.code == "not_found" and isinstance(call.message, Run) and call.source is not None:
+            source = call.source
+            self._known.pop(source.digest, None)
+            call.lacks += 1
+            if source.size and call.lacks <= MAX_LACKS:
+                self._supply(call, source, now, actions)
+                return
+        self._end(number, error_for(reply.code, reply.message, retry_after=retry), now, actions)
+
+    def _supply(self, call: Call, source: Source, now: float, actions: list[Action]) -> None:
+        """Give the broker the module that it lacks, then send the job again."""
+        if source.size is not None and source.size <= PIECE and call.lacks == 1:
+            self._send(call, now, actions)
+            return
+        call.wake = inf
+        number = self._uploads.get(source.digest)
+        if number is None:
+            put = Put(0, source.digest, source.size or 0)
+            number = self._uploads[source.digest] = self._add(put, source, now, inf, own=True)
+            self._send(self._calls[number], now, actions)
+        self._calls[number].parked.append(call.message.request)
+
+    def _stored(self, call: Call, reply: Stored, now: float, actions: list[Action]) -> None:
+        size = call.message.size if isinstance(call.message, Put) else 0
+        stuck = call.asked and reply.received <= call.offset
+        call.lacks += stuck
+        if reply.complete:
+            self._know(reply.module)
+            self._end(reply.request, reply, now, actions)
+        elif call.lacks > MAX_LACKS or reply.received > size:
+            text = f"The broker takes no more than {reply.received} of {size} bytes of the module."
+            self._end(reply.request, RequestError(text), now, actions)
+        else:
+            call.asked, call.offset = True, min(reply.received, size - 1)
+            self._send(call, now, actions)
+
+    def _not_ended(self, call: Call, reply: JobStatus, now: float, actions: list[Action]) -> None:
+        if call.left_ms(now) <= 0 or reply.state in TERMINAL:
+            self._end(reply.request, reply, now, actions)
+        else:
+            self._send(call, now, actions)
+
+    # --- ends -----------------------------------------------------------------------------------------
+
+    def _end(self, number: int, outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
+        call = self._calls.pop(number, None)
+        if call is None:
+            return
+        if not call.own:
+            actions.append(Ended(number, outcome))
+        if isinstance(call.message, Run):
+            if isinstance(outcome, Reply):
+                self._know(call.message.spec.module)
+        elif isinstance(call.message, Put):
+            if self._uploads.get(call.message.module) == number:
+                del self._uploads[call.message.module]
+            self._go_on(call.parked, outcome, now, actions)
+        elif number == self._greeting:
+            self._greeting = None
+            self.welcome = outcome if isinstance(outcome, Welcome) else self.welcome
+            self._go_on(list(self._calls), outcome, now, actions)
+
+    def _go_on(self, numbers: list[int], outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
+        """What calls waited for is there, or will not be."""
+        for number in numbers:
+            call = self._calls.get(number)
+            if call is None:
+                continue
+            if isinstance(outcome, Exception):
+                self._end(number, outcome, now, actions)
+            else:
+                self._begin(call, now, actions)
+
+    def _lost(self, now: float, actions: list[Action]) -> None:
+        self._blocked = now
+        text = f"The connection to the broker at {self.endpoint} was lost and did not come back"
+        for number in list(self._calls):
+            self._end(number, Unreachable(f"{text} within {self._patience.lost:g} s."), now, actions)
+
+    def _out_of_time(self, call: Call) -> Exception:
+        if isinstance(call.message, Hello):
+            text = f"No broker answered at {self.endpoint} within {call.patience:g} s"
+            return Unreachable(f"{text}; start one with `minilambda-broker`.")
+        if isinstance(call.message, (Run, GetResult)):
+            return TimeoutError("The job did not end in time.")
+        return Unreachable(f"The broker at {self.endpoint} did not answer within {call.patience:g} s.")
+
+    def _know(self, digest: str) -> None:
+        self._known[digest] = None
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+
+def _job(message: Request) -> str | None:
+    return getattr(message, "job", None)

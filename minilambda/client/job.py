@@ -1,0 +1,55 @@
+"""The handle of a job that goes on without its client."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+from minilambda.client.results import RunResult, Status, run_result, status
+from minilambda.messages import Cancel, GetResult, GetStatus, JobResult, JobStatus
+
+if TYPE_CHECKING:
+    from minilambda.client.sync import Client
+
+QUICK = 30.0
+"""A broker that says nothing for so long to a question that it can answer at once is gone, seconds."""
+
+_FOREVER_MS = 366 * 24 * 3600 * 1000
+
+
+class Job:
+    """A job by its id. It can be asked by any client of the same principal."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self.id: str = job_id
+        self._client = client
+
+    @property
+    def endpoint(self) -> str:
+        """The broker's address."""
+        return self._client.endpoint
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    def status(self) -> Status:
+        """Where the job is. Raises ``NotFound`` for one that the broker does not know, or no longer."""
+        return status(cast(JobStatus, self._client.ask(GetStatus(0, self.id))))
+
+    def result(self, timeout: float | None = None, *, check: bool = True) -> RunResult:
+        """Wait for the result, at most ``timeout`` seconds. Raises ``TimeoutError``, else as ``Client.run`` does."""
+        wait_ms = _FOREVER_MS if timeout is None else max(0, math.ceil(timeout * 1000))
+        patience = math.inf if timeout is None else timeout + QUICK
+        reply = self._client.ask(GetResult(0, self.id, min(wait_ms, _FOREVER_MS)), patience)
+        if not isinstance(reply, JobResult):
+            state = cast(JobStatus, reply).state
+            raise TimeoutError(f"Job {self.id} is still {state} after {timeout:g} s.")
+        result = run_result(reply)
+        failure = result.exception() if check else None
+        if failure is not None:
+            raise failure
+        return result
+
+    def cancel(self) -> Status:
+        """Cancel the job, whatever it is doing, and return at once; a job that has ended stays as it is."""
+        return status(cast(JobStatus, self._client.ask(Cancel(0, self.id))))

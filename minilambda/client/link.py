@@ -1,0 +1,177 @@
+"""One connection to a broker: a socket, the core that says what to send, and the loop between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, cast
+
+import zmq
+
+from minilambda.client.calls import Action, Ended, Patience, Piece, Send, Source
+from minilambda.client.core import Core
+from minilambda.client.modules import Module
+from minilambda.errors import BadRequest, MinilambdaError
+from minilambda.fields import MAX_FRAME
+from minilambda.messages import REPLIES, Put, Reply, Request, Run
+from minilambda.sockets import common_options, connecting_options
+from minilambda.wire import Malformed, by_name, decode, encode
+
+MAX_REPLY = 256 * 1024 * 1024
+"""Most that the bodies of one reply may have together, bytes."""
+
+_BATCH = 256  # replies taken in before anything else is looked at
+_REPLIES = by_name(REPLIES)
+
+
+class Link:
+    """A connection for one thread: a DEALER for many calls at a time where ``pipelined``, else a REQ for one."""
+
+    def __init__(
+        self, context: zmq.Context[Any], endpoint: str, patience: Patience, *, pipelined: bool = False
+    ) -> None:
+        self._core = Core(endpoint, patience)
+        self._pipelined = pipelined
+        self._pending: dict[int, list[bytes]] = {}  # frames that found no connection, by request number
+        self._socket = context.socket(zmq.DEALER if pipelined else zmq.REQ)
+        common_options(self._socket, endpoint)
+        connecting_options(self._socket)
+        if not pipelined:
+            self._socket.setsockopt(zmq.REQ_RELAXED, 1)
+            self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        self._socket.connect(endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._polled = zmq.POLLIN
+        self._ended: list[Ended] = []  # calls that ended and were not told yet
+        self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
+
+    @property
+    def core(self) -> Core:
+        return self._core
+
+    def start(self, message: Request, source: Source | None = None, patience: float | None = None) -> int:
+        """Begin a call; ``step`` tells its end by this number. ``patience`` is in seconds."""
+        number, actions = self._core.start(message, time.monotonic(), source, patience)
+        self._carry_out(actions)
+        return number
+
+    def drop(self, number: int) -> None:
+        """Nobody waits for the call any more."""
+        self._core.drop(number)
+        self._forget()
+
+    def perform(self, message: Request, source: Source | None = None, patience: float | None = None) -> Reply:
+        """One call from start to end. Raises what ends it other than by a reply."""
+        number = self.start(message, source, patience)
+        try:
+            while True:
+                for ended in self.step():
+                    if ended.call == number:
+                        if isinstance(ended.outcome, Exception):
+                            raise ended.outcome
+                        return ended.outcome
+        except BaseException:
+            self.drop(number)
+            raise
+
+    def step(self, timeout: float = inf) -> list[Ended]:
+        """Do what is due, waiting at most ``timeout`` seconds for it, and tell which calls ended."""
+        self._carry_out(self._core.tick(time.monotonic()))
+        if not self._ended:
+            events = self._wait(timeout)
+            if events & zmq.POLLOUT:
+                self._flush()
+            if events & zmq.POLLIN:
+                self._receive()
+        ended, self._ended = self._ended, []
+        if ended and self._pending:
+            self._forget()
+        return ended
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # --- sending --------------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Ended):
+                self._ended.append(action)
+            else:
+                self._transmit(action)
+
+    def _transmit(self, send: Send) -> None:
+        message = send.message
+        try:
+            if send.piece is not None:
+                message = _with_piece(message, send.piece)
+                if self.progress is not None:
+                    self.progress(send.piece.offset, send.piece.source.size or 0)
+            frames = encode(message)
+            if len(frames[1]) > MAX_FRAME:
+                raise BadRequest(f"The arguments and the environment have more than {MAX_FRAME} bytes together.")
+        except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
+            self._carry_out(self._core.fail(message.request, error, time.monotonic()))
+            return
+        if self._pipelined:
+            frames.insert(0, b"")
+        self._pending[message.request] = frames
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._pending:
+            number = next(iter(self._pending))
+            try:
+                self._socket.send_multipart(self._pending[number], zmq.DONTWAIT)
+            except zmq.Again:
+                self._core.blocked(time.monotonic())
+                return
+            del self._pending[number]
+            self._core.unblocked()
+
+    def _forget(self) -> None:
+        """Drop what was to be sent for calls that are no more."""
+        self._pending = {number: frames for number, frames in self._pending.items() if number in self._core}
+
+    # --- receiving ------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float) -> int:
+        """What the socket is ready for, after at most so many seconds or when the core has something due."""
+        events = zmq.POLLIN | zmq.POLLOUT if self._pending else zmq.POLLIN
+        if events != self._polled:
+            self._poller.modify(self._socket, events)
+            self._polled = events
+        seconds = min(timeout, self._core.next_deadline() - time.monotonic())
+        if seconds == inf:
+            ready = self._poller.poll()
+        else:
+            ready = self._poller.poll(max(0, int(seconds * 1000) + 1) if seconds > 0 else 0)
+        return ready[0][1] if ready else 0
+
+    def _receive(self) -> None:
+        for _ in range(_BATCH if self._pipelined else 1):  # a REQ has no second answer to give
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            now = time.monotonic()
+            try:
+                reply = decode(frames[1:] if self._pipelined else frames, _REPLIES, MAX_REPLY)
+            except Malformed as error:
+                failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
+                self._carry_out(self._core.fail(error.request, failure, now))
+            else:
+                self._carry_out(self._core.received(cast(Reply, reply), now))
+
+
+def _with_piece(message: Request, piece: Piece) -> Request:
+    """The message with the module's bytes in it."""
+    data = cast(Module, piece.source).read(piece.offset, piece.size)
+    if isinstance(message, Run):
+        return replace(message, wasm=data)
+    if isinstance(message, Put):
+        return replace(message, data=data)
+    raise TypeError(f"{message.TYPE} carries no module.")

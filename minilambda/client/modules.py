@@ -1,0 +1,104 @@
+"""Modules as the client has them: named by the hash of their bytes, read when the broker lacks them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Union
+
+from minilambda.errors import MinilambdaError
+
+_PIECE = 1024 * 1024
+_KEPT = 64  # files and byte strings whose hashes are remembered
+_KEPT_BYTES = 1024 * 1024  # a larger byte string is hashed at each call and not held
+
+_Stat = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A handle of a module: cheap to pass around, and good for every call of every client."""
+
+    digest: str  # "sha256:" and 64 hex digits
+    size: int | None = None  # bytes; None: only the hash is known here
+    path: str | None = None  # the file that holds the bytes
+    stat: _Stat | None = None  # what the file was when it was hashed
+    data: bytes | None = None  # the bytes, where they did not come from a file
+
+    def __repr__(self) -> str:
+        return f"<Module {self.digest[:19]}… {self.path or ''}>"
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A piece of the bytes. Raises ``OSError``, and ``MinilambdaError`` where the file is no longer the same."""
+        if self.data is not None:
+            return self.data[offset : offset + size]
+        if self.path is None:
+            raise MinilambdaError(f"The bytes of {self.digest} are not at hand.")
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            piece = file.read(size)
+            if len(piece) != size or _identity(os.fstat(file.fileno())) != self.stat:
+                raise MinilambdaError(f"{self.path} changed while it was being sent.")
+        return piece
+
+
+ModuleLike = Union[str, "os.PathLike[str]", bytes, Module]
+"""What a call takes for a module: a path, the bytes, ``"sha256:…"``, or a handle."""
+
+
+class Modules:
+    """Turns what a caller names into handles, hashing each file once as long as it stays the same."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, Module] = OrderedDict()  # by path, least recently used first
+        self._bytes: OrderedDict[bytes, Module] = OrderedDict()
+
+    def find(self, module: ModuleLike) -> Module:
+        """The handle of ``module``. Raises ``OSError`` for a file that can't be read."""
+        if isinstance(module, Module):
+            return module
+        if isinstance(module, (bytes, bytearray, memoryview)):
+            return self._from_bytes(bytes(module))
+        name = os.fsdecode(module)
+        if re.fullmatch("sha256:[0-9a-f]{64}", name):
+            return Module(name)
+        return self._from_file(name)
+
+    def _from_bytes(self, data: bytes) -> Module:
+        found = self._bytes.get(data)  # the same object is found by identity, its hash being kept in it
+        if found is None:
+            found = Module("sha256:" + hashlib.sha256(data).hexdigest(), len(data), data=data)
+            if len(data) <= _KEPT_BYTES:
+                _remember(self._bytes, data, found)
+        return found
+
+    def _from_file(self, path: str) -> Module:
+        stat = _identity(os.stat(path))
+        found = self._files.get(path)
+        if found is None or found.stat != stat:
+            found = _hash_file(path)
+            _remember(self._files, path, found)
+        return found
+
+
+def _hash_file(path: str) -> Module:
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        stat = _identity(os.fstat(file.fileno()))
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return Module("sha256:" + digest.hexdigest(), size, path, stat)
+
+
+def _identity(stat: os.stat_result) -> _Stat:
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _remember(kept: OrderedDict[str, Module] | OrderedDict[bytes, Module], key: object, module: Module) -> None:
+    kept[key] = module  # type: ignore[index]
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)

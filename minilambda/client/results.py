@@ -1,0 +1,166 @@
+"""What the client gives back: results, states and lists, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from minilambda.errors import MinilambdaError, error_for
+from minilambda.messages import TERMINAL, ErrorInfo, JobResult, JobStatus, Result, WorkerList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult(Result):
+    """How a job ended, with its output."""
+
+    job_id: str  # the client's own name for the job
+    stdout: bytes = b""  # what the guest wrote, also where it failed
+    stderr: bytes = b""
+    value: Any = None  # what the function of ``invoke`` returned
+    index: int = 0  # place of the input in a ``map``, from 0
+
+    @property
+    def ok(self) -> bool:
+        """The guest ran to its end and its exit code is 0."""
+        return self.state == "completed" and not self.exit_code
+
+    @property
+    def stdout_text(self) -> str:
+        """``stdout`` as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def stderr_text(self) -> str:
+        """``stderr`` as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.stderr.decode("utf-8", "replace")
+
+    def exception(self) -> MinilambdaError | None:
+        """The exception for a job that did not complete, carrying this result; None for one that did."""
+        if self.error is None:
+            return None
+        return error_for(self.error.code, self.error.message, result=self)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a job is."""
+
+    job_id: str
+    state: str  # queued, assigned, running, completed, failed or cancelled
+    attempt: int  # the latest attempt; 0 before the first
+    worker: str  # name of the worker that has it; "" when none has
+    cancelling: bool  # a cancel is on its way to the worker
+    age: float  # since the job was accepted, seconds
+
+    @property
+    def done(self) -> bool:
+        """The job has ended."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """A module that the broker has."""
+
+    module: str  # "sha256:" and 64 hex digits
+    size: int  # bytes
+    used_ms: int  # since its last use, milliseconds
+    jobs: int  # unfinished jobs that need it
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker that the broker knows."""
+
+    name: str
+    id: str  # new at every start of the worker
+    state: str  # as in "ready" or "draining"
+    slots: int  # guests at a time
+    queue: int  # jobs dispatched to it and unfinished
+    done: int  # jobs that ended there since it registered
+    seen_ms: int  # since its last sign of life, milliseconds
+    host: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The workers, and what waits for them."""
+
+    workers: list[WorkerInfo]
+    queued: int  # jobs in the broker's queue
+
+
+def run_result(reply: JobResult, index: int = 0) -> RunResult:
+    """The result in a broker's reply."""
+    result = reply.result
+    return RunResult(
+        state=result.state,
+        exit_code=result.exit_code,
+        error=result.error,
+        usage=result.usage,
+        tier=result.tier,
+        worker=result.worker,
+        attempt=result.attempt,
+        job_id=reply.job,
+        stdout=reply.stdout,
+        stderr=reply.stderr,
+        value=_value(reply.value),
+        index=index,
+    )
+
+
+def refused_result(job_id: str, error: MinilambdaError, index: int) -> RunResult:
+    """The result of a job that the broker did not take."""
+    return RunResult(state="failed", error=ErrorInfo(error.code, error.message), job_id=job_id, index=index)
+
+
+def status(reply: JobStatus) -> Status:
+    """The state in a broker's reply."""
+    return Status(reply.job, reply.state, reply.attempt, reply.worker, reply.cancelling, reply.age_ms / 1000)
+
+
+def module_info(row: Mapping[str, Any]) -> ModuleInfo:
+    """One row of a list of modules; what the broker leaves out is empty."""
+    return ModuleInfo(str(row.get("module", "")), _number(row, "size"), _number(row, "used_ms"), _number(row, "jobs"))
+
+
+def cluster(reply: WorkerList) -> Cluster:
+    """The list of workers in a broker's reply; what the broker leaves out is empty."""
+    return Cluster([_worker_info(row) for row in reply.workers], reply.queued)
+
+
+def _worker_info(row: Mapping[str, Any]) -> WorkerInfo:
+    def text(key: str) -> str:
+        return str(row.get(key, ""))
+
+    return WorkerInfo(
+        name=text("name"),
+        id=text("id"),
+        state=text("state"),
+        slots=_number(row, "slots"),
+        queue=_number(row, "queue"),
+        done=_number(row, "done"),
+        seen_ms=_number(row, "seen_ms"),
+        host=text("host"),
+        pid=_number(row, "pid"),
+        version=text("version"),
+    )
+
+
+def _number(row: Mapping[str, Any], key: str) -> int:
+    value = row.get(key, 0)
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _value(body: bytes) -> Any:
+    if not body:
+        return None
+    try:
+        return msgpack.unpackb(body, strict_map_key=False)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
+        raise MinilambdaError("The returned value is not valid msgpack.") from None

@@ -1,0 +1,91 @@
+"""What a caller asks for, as a job's specification."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import msgpack
+
+from minilambda.errors import BadArguments
+from minilambda.messages import JobSpec
+from minilambda.settings import parse_size
+
+
+class RunOptions(TypedDict, total=False):
+    """How to run a job. What is left out has the default of the broker or the worker."""
+
+    stdin: bytes | str  # the guest's whole standard input; text becomes UTF-8
+    env: Mapping[str, str]  # the guest's whole environment; nothing of the caller's is passed on
+    invoke: str  # exported function to call, ``args`` being its parameters as text
+    timeout: float  # wall time from the guest's start, seconds
+    queue_timeout: float  # longest wait for a worker, seconds
+    memory: int | str  # all memories and tables of the guest together, bytes or text such as "64M"
+    output_limit: int | str  # stdout and stderr together, bytes or text
+    retries: int  # runs again at most so often after a lost worker
+    priority: int  # -100 to 100; higher goes first, within one group
+    group: str  # the broker is fair between the groups of one principal
+    unknown_imports: str  # "error", or "trap": link them, and trap when one is called
+    if_no_workers: str  # "wait", or "fail": refuse with ``NoWorkers``
+    job_id: str  # the job's id; sending the same job again under its id does not run it again
+
+
+def job_spec(module: str, args: Sequence[str | os.PathLike[str]], options: RunOptions) -> JobSpec:
+    """The specification of a job. Raises ``TypeError`` or ``ValueError`` for options that no broker would take."""
+    unknown = options.keys() - RunOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"{min(unknown)!r} is not an option of a run.")
+    if isinstance(args, (str, bytes)):
+        raise TypeError("args must be a list of texts, not one text.")
+    return JobSpec(
+        module=module,
+        args=tuple([os.fspath(arg) for arg in args]),
+        env=dict(options.get("env") or {}),
+        invoke=options.get("invoke"),
+        unknown_imports=options.get("unknown_imports", "error"),
+        timeout_ms=_millis("timeout", options.get("timeout")),
+        queue_timeout_ms=_millis("queue_timeout", options.get("queue_timeout")),
+        memory_bytes=_size("memory", options.get("memory")),
+        output_bytes=_size("output_limit", options.get("output_limit")),
+        retries=options.get("retries", 2),
+        priority=options.get("priority", 0),
+        group=options.get("group", ""),
+        if_no_workers=options.get("if_no_workers", "wait"),
+    )
+
+
+def stdin_bytes(options: RunOptions) -> bytes:
+    """The guest's standard input."""
+    stdin = options.get("stdin", b"")
+    if isinstance(stdin, str):
+        return stdin.encode()
+    if isinstance(stdin, (bytes, bytearray, memoryview)):
+        return bytes(stdin)
+    raise TypeError(f"stdin must be bytes or text, not {type(stdin).__name__}.")
+
+
+def typed_values(values: Sequence[Any]) -> bytes:
+    """The parameters of an exported function, as the protocol carries them. Raises ``BadArguments``."""
+    try:
+        return bytes(msgpack.packb(list(values)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadArguments(f"The parameters can't be sent: {error}.") from None
+
+
+def _millis(name: str, seconds: float | None) -> int:
+    if seconds is None:
+        return 0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}.")
+    return max(1, round(seconds * 1000))
+
+
+def _size(name: str, size: int | str | None) -> int:
+    if size is None:
+        return 0
+    number = parse_size(size) if isinstance(size, str) else size
+    if type(number) is not int or number <= 0:
+        raise ValueError(f"{name} must be a positive number of bytes, not {size!r}.")
+    return number

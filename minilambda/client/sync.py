@@ -1,0 +1,274 @@
+"""The blocking client: what most Python programs use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import zmq
+
+from minilambda.client.calls import Patience
+from minilambda.client.job import QUICK, Job
+from minilambda.client.link import Link
+from minilambda.client.mapping import Input, Pipeline
+from minilambda.client.modules import Module, ModuleLike, Modules
+from minilambda.client.results import (
+    Cluster,
+    ModuleInfo,
+    RunResult,
+    WorkerInfo,
+    cluster,
+    module_info,
+    run_result,
+)
+from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
+from minilambda.errors import InvalidModule, MinilambdaError
+from minilambda.messages import (
+    Cancel,
+    JobResult,
+    ListModules,
+    ListWorkers,
+    ModuleList,
+    Put,
+    Reply,
+    Request,
+    Run,
+    WorkerList,
+)
+from minilambda.settings import DEFAULT_ADDRESS, endpoint
+from minilambda.sockets import seed_libzmq
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_INTERRUPTED = 1.0  # an interrupted call gives the broker so long to take note of the cancel, seconds
+
+
+class Client:
+    """A connection to a broker.
+
+    It connects when it is first used, and raises ``Unreachable`` when no broker answers within ``connect_timeout``
+    seconds. A connection that is lost later comes back by itself: calls wait ``lost_timeout`` seconds for it. A
+    busy broker is asked again for ``busy_timeout`` seconds before ``Busy`` is raised.
+
+    A client belongs to the thread and the process that made it; each thread makes its own.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        connect_timeout: float = 5.0,
+        lost_timeout: float = 60.0,
+        busy_timeout: float = 30.0,
+    ) -> None:
+        self.endpoint: str = endpoint(address)
+        self._patience = Patience(connect_timeout, lost_timeout, busy_timeout, random.random())
+        self._owner = (os.getpid(), threading.get_ident())
+        self._modules = Modules()
+        self._prefix = os.urandom(8).hex()
+        self._jobs = 0  # job ids made so far
+        self._context: zmq.Context[Any] | None = None
+        self._link: Link | None = None
+        self._closed = False
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.endpoint}{' closed' if self._closed else ''}>"
+
+    def close(self) -> None:
+        """Close the connection. Jobs that were submitted go on."""
+        if self._closed or os.getpid() != self._owner[0]:
+            return
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+        if self._context is not None:
+            self._context.term()
+
+    # --- jobs -----------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        module: ModuleLike,
+        args: Sequence[str | os.PathLike[str]] = (),
+        *,
+        check: bool = True,
+        wait: float | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunResult:
+        """Run a module and wait for its result.
+
+        ``options`` are those of ``RunOptions``. A job that failed or was cancelled raises the class of
+        ``minilambda.errors`` that says why, with the result in its ``result``; with ``check=False`` it is returned.
+        A guest that exits with another code than 0 is a completed job and raises nothing. After ``wait`` seconds
+        the job is cancelled and ``TimeoutError`` raised; an interrupt cancels it too.
+        """
+        handle = self._modules.find(module)
+        return self._run(handle, self._request(handle, args, options), check, wait)
+
+    def call(self, module: ModuleLike, export: str, *values: Any, **options: Unpack[RunOptions]) -> Any:
+        """Call an exported function with typed values and return its value; raises as ``run`` does.
+
+        Records are dicts, lists and tuples are lists, ``list<u8>`` is bytes, options are the value or None, a
+        variant is ``{case: value}``, a result ``{"ok": …}`` or ``{"err": …}``, an enum text, flags a list of texts.
+        """
+        handle = self._modules.find(module)
+        options["invoke"] = export
+        request = self._request(handle, (), options, typed_values(values))
+        return self._run(handle, request, True, None).value
+
+    def submit(
+        self, module: ModuleLike, args: Sequence[str | os.PathLike[str]] = (), **options: Unpack[RunOptions]
+    ) -> Job:
+        """Hand a job to the broker and return at once; the job goes on without this client."""
+        handle = self._modules.find(module)
+        request = self._request(handle, args, options, detach=True)
+        self._live().perform(request, handle)
+        return Job(self, request.job)
+
+    def job(self, job_id: str) -> Job:
+        """The handle of a job by its id, whoever submitted it."""
+        return Job(self, job_id)
+
+    def map(
+        self,
+        module: ModuleLike,
+        inputs: Iterable[Input],
+        *,
+        window: int = 64,
+        ordered: bool = True,
+        check: bool = True,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[RunResult]:
+        """Run one module over many inputs at a time, on a connection of its own, and yield the results as they come.
+
+        An input is a list of arguments, bytes for stdin, or a dict with run options and ``args``, which go over
+        ``options``. At most ``window`` inputs are taken ahead of the results, so memory is bounded on both sides.
+        Results come in the order of the inputs, or as they end without ``ordered``; ``index`` tells which is
+        which. A job that failed raises when its turn comes, or is yielded with ``check=False``. Leaving the loop
+        early cancels what still runs.
+        """
+        self._check()
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}.")
+        handle = self._modules.find(module)
+
+        def request(item: Input) -> Run:
+            given: Any = item if isinstance(item, Mapping) else {}
+            if isinstance(item, (bytes, bytearray, memoryview)):
+                given = {"stdin": bytes(item)}
+            elif not isinstance(item, Mapping):
+                given = {"args": item}
+            rest = {key: value for key, value in given.items() if key != "args"}
+            return self._request(handle, given.get("args", ()), cast(RunOptions, {**options, **rest}))
+
+        def results() -> Iterator[RunResult]:
+            self._check()
+            with contextlib.closing(self._open(pipelined=True)) as link:
+                yield from Pipeline(link, handle, window, ordered).run(map(request, inputs), check)
+
+        return results()
+
+    # --- modules and workers --------------------------------------------------------------------------
+
+    def module(self, module: ModuleLike) -> Module:
+        """The handle of a module, without sending anything. Raises ``OSError`` for a file that can't be read."""
+        return self._modules.find(module)
+
+    def upload(self, module: ModuleLike, progress: Callable[[int, int], None] | None = None) -> Module:
+        """Give the broker a module ahead of the first job, if it lacks it, and return its handle.
+
+        ``progress(sent, size)`` is called as the bytes go, both in bytes.
+        """
+        handle = self._modules.find(module)
+        if handle.size is None:
+            raise ValueError("A module that is known by its hash only can't be uploaded.")
+        put = Put(0, handle.digest, handle.size)
+        link = self._live()
+        link.progress = progress
+        try:
+            link.perform(put, handle)
+        finally:
+            link.progress = None
+        return handle
+
+    def modules(self) -> list[ModuleInfo]:
+        """The modules that the broker has."""
+        reply = cast(ModuleList, self.ask(ListModules(0)))
+        return [module_info(row) for row in reply.modules]
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that the broker knows."""
+        return self.cluster().workers
+
+    def cluster(self) -> Cluster:
+        """The workers, and how many jobs wait for them."""
+        return cluster(cast(WorkerList, self.ask(ListWorkers(0))))
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        module: Module,
+        args: Sequence[str | os.PathLike[str]],
+        options: RunOptions,
+        values: bytes = b"",
+        detach: bool = False,
+    ) -> Run:
+        if module.size == 0:
+            raise InvalidModule("The module is empty.")
+        self._jobs += 1
+        job_id = options.get("job_id") or f"{self._prefix}-{self._jobs}"
+        spec = job_spec(module.digest, args, options)
+        return Run(0, job_id, spec, detach, stdin=stdin_bytes(options), values=values)
+
+    def _run(self, module: Module, request: Run, check: bool, wait: float | None) -> RunResult:
+        try:
+            reply = self._live().perform(request, module, wait)
+        except (KeyboardInterrupt, SystemExit, TimeoutError):
+            self._cancel_quietly(request.job)
+            raise
+        result = run_result(cast(JobResult, reply))
+        failure = result.exception() if check else None
+        if failure is not None:
+            raise failure
+        return result
+
+    def _cancel_quietly(self, job_id: str) -> None:
+        with contextlib.suppress(MinilambdaError, zmq.ZMQError):
+            self._live().perform(Cancel(0, job_id), patience=_INTERRUPTED)
+
+    def ask(self, message: Request, patience: float = QUICK) -> Reply:
+        """One request and its reply, for what has no method of its own. ``patience`` is in seconds."""
+        return self._live().perform(message, patience=patience)
+
+    def _live(self) -> Link:
+        self._check()
+        if self._link is None:
+            self._link = self._open()
+        return self._link
+
+    def _open(self, pipelined: bool = False) -> Link:
+        if self._context is None:
+            seed_libzmq()
+            self._context = zmq.Context()
+        return Link(self._context, self.endpoint, self._patience, pipelined=pipelined)
+
+    def _check(self) -> None:
+        pid, thread = self._owner
+        if os.getpid() != pid:
+            raise RuntimeError("This client was made before a fork; make one in each process.")
+        if threading.get_ident() != thread:
+            raise RuntimeError("This client belongs to another thread; make one in each thread.")
+        if self._closed:
+            raise RuntimeError("This client is closed.")
