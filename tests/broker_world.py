@@ -1,0 +1,202 @@
+"""A broker's core on a virtual clock, with clients and workers that a test plays.
+
+Every step is followed by the core's own check, and every terminal answer goes into a ledger: two different answers
+for one job fail the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeVar
+
+from minilambda.broker.core import Core
+from minilambda.broker.events import Action, Event, Received, Send
+from minilambda.messages import (
+    Acknowledge,
+    Beat,
+    Dispatch,
+    Done,
+    Goodbye,
+    JobRef,
+    JobResult,
+    JobSpec,
+    Message,
+    Recall,
+    Register,
+    RegisterAgain,
+    Registered,
+    Report,
+    Result,
+    Returned,
+    Run,
+    Stop,
+)
+from minilambda.settings import BrokerSettings
+
+M = TypeVar("M", bound=Message)
+
+WASM = b"\0asm hello"
+DIGEST = "sha256:" + hashlib.sha256(WASM).hexdigest()
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class World:
+    """One broker. Connections are named by texts."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.core = Core(BrokerSettings(**settings), session_start=1000)
+        self.now = 100.0  # seconds
+        self.store: list[Action] = []  # what the shell was told to do with modules
+        self.slices: dict[int, Any] = {}  # id of a message to the part that the shell would fill in
+        self.answers: dict[tuple[str, str], Any] = {}  # the ledger: connection's principal and job to result
+        self._inbox: dict[str, list[Message]] = {}
+
+    def step(self, event: Event) -> None:
+        self._carry_out(self.core.handle(event, self.now))
+
+    def give(self, peer: str, message: Message, principal: str = "local") -> list[Message]:
+        """A message from a peer; returns what the peer gets in the same step."""
+        self._inbox[peer] = []
+        self.step(Received((peer.encode(), b""), principal, message))
+        return self.take(peer)
+
+    def take(self, peer: str) -> list[Message]:
+        """What has been sent to a peer since it looked last."""
+        return self._inbox.pop(peer, [])
+
+    def only(self, peer: str, kind: type[M]) -> M:
+        """The one message that a peer has got, which must be of this kind."""
+        (message,) = self.take(peer)
+        assert type(message) is kind, message
+        return message
+
+    def ask(self, peer: str, message: Message, kind: type[M], principal: str = "local") -> M:
+        """The one immediate answer to a request."""
+        (answer,) = self.give(peer, message, principal)
+        assert type(answer) is kind, answer
+        return answer
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with every deadline kept on the way."""
+        end = self.now + seconds
+        for _ in range(10_000):
+            due = self.core.next_deadline()
+            if due is None or due > end:
+                break
+            self.now = max(self.now, due)
+            self._carry_out(self.core.tick(self.now))
+        else:
+            raise AssertionError("the core asks to be woken again and again")
+        self.now = end
+        self._carry_out(self.core.tick(self.now))
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            if not isinstance(action, Send):
+                self.store.append(action)
+                continue
+            self._inbox.setdefault(action.route[0].decode(), []).append(action.message)
+            if action.part is not None:
+                self.slices[id(action.message)] = action.part
+            if type(action.message) is JobResult:
+                answer = action.message
+                key = (action.route[0].decode().partition("@")[2], answer.job)
+                assert self.answers.setdefault(key, answer.result) == answer.result, "two answers for one job"
+        self.core.check()
+
+    # --- shortcuts -------------------------------------------------------------------------------
+
+    def run(self, job: str, peer: str = "c", *, request: int = 1, stdin: bytes = b"", detach: bool = False,
+            wasm: bytes = WASM, principal: str = "local", **spec: Any) -> list[Message]:  # fmt: skip
+        """Submit a job; returns the immediate answers."""
+        message = Run(request, job, JobSpec(digest_of(wasm), **spec), detach=detach, wasm=wasm, stdin=stdin)
+        return self.give(peer, message, principal)
+
+    def worker(self, name: str, slots: int = 1) -> Agent:
+        agent = Agent(self, name, slots)
+        agent.register()
+        return agent
+
+    def state(self, job: str) -> str:
+        return self.core.jobs["local", job].state
+
+
+class Agent:
+    """A worker that does what the protocol says, one step at a time."""
+
+    def __init__(self, world: World, name: str, slots: int) -> None:
+        self.world, self.name, self.slots = world, name, slots
+        self.peer = name  # its connection
+        self.session = 0
+        self.seen = 0
+        self.jobs: dict[JobRef, Dispatch] = {}
+        self.draining = False
+
+    def register(self, held: tuple[JobRef, ...] = (), finished: tuple[JobRef, ...] = (), peer: str = "") -> list[Message]:
+        self.peer = peer or self.peer
+        message = Register(self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished)
+        registered, *rest = self.world.give(self.peer, message)
+        assert type(registered) is Registered
+        self.session, self.seen = registered.session, 0
+        self.jobs = {ref: dispatch for ref, dispatch in self.jobs.items() if ref in held}
+        return self._hear(rest)
+
+    def look(self) -> list[Message]:
+        """What the broker has sent since."""
+        return self._hear(self.world.take(self.peer))
+
+    def _hear(self, messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if type(message) is Dispatch:
+                assert message.session == self.session and message.sequence == self.seen + 1
+                self.seen = message.sequence
+                self.jobs[message.ref] = message
+        return messages
+
+    def ref(self, job: str) -> JobRef:
+        """The job as this worker has it."""
+        self.look()
+        (ref,) = [ref for ref in self.jobs if ref.job == job]
+        return ref
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the jobs that it has, in order of arrival."""
+        self.look()
+        return [ref.job for ref in self.jobs]
+
+    def give(self, message: Message) -> list[Message]:
+        self.look()
+        return self._hear(self.world.give(self.peer, message))
+
+    def report(self, *running: JobRef) -> list[Message]:
+        self.look()
+        return self.give(Report(self.session, len(self.jobs), self.seen, self.draining, running))
+
+    def done(self, job: str, result: Result = Result("completed", 0), **rest: Any) -> list[Message]:
+        ref = self.ref(job)
+        del self.jobs[ref]
+        return self.give(Done(self.session, ref, len(self.jobs), self.seen, result, **rest))
+
+    def hand_back(self, ref: JobRef, *, begun: bool = False) -> list[Message]:
+        self.look()
+        if not begun:
+            del self.jobs[ref]
+        return self.give(Returned(self.session, ref, len(self.jobs), self.seen, begun))
+
+    def goodbye(self) -> None:
+        self.give(Goodbye(self.session))
+
+    def recalls(self) -> list[JobRef]:
+        return [message.ref for message in self.look() if type(message) is Recall]
+
+
+def kinds(messages: list[Message]) -> list[str]:
+    """Wire names, to compare with."""
+    return [message.TYPE for message in messages]
+
+
+__all__ = ["DIGEST", "WASM", "Acknowledge", "Agent", "Beat", "RegisterAgain", "Stop", "World", "digest_of", "kinds"]

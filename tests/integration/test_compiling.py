@@ -1,0 +1,122 @@
+"""Compiler processes: artifacts, refusals and limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from minilambda.worker.events import CompileFinished
+from tests import wat
+from tests.integration.agents import (
+    BIG_VALUE,
+    MIB,
+    Agent,
+    compile_order,
+    lives,
+    name_of,
+    running_agent,
+    slow_module,
+)
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    with running_agent() as made:
+        yield made
+
+
+def test_an_artifact_is_sealed(agent: Agent) -> None:
+    # given
+    agent.start()
+    # when
+    finished = agent.compile(wat.HELLO)
+    # then
+    assert (finished.code, finished.message, finished.component) == (None, "", False)
+    artifact = agent.processes.take_artifact(finished.digest)
+    assert os.fstat(artifact).st_size == finished.size > 0
+    for change in (lambda: os.write(artifact, b"x"), lambda: os.ftruncate(artifact, 0)):
+        with pytest.raises(PermissionError):
+            change()
+    os.close(artifact)
+    with pytest.raises(KeyError):
+        agent.processes.take_artifact(finished.digest)
+
+
+def test_a_component_is_told_from_a_module(agent: Agent) -> None:
+    # given
+    agent.start()
+    # when / then
+    assert agent.compile(BIG_VALUE).component
+
+
+@pytest.mark.parametrize("wasm", [b"", b"\0asm\1\0\0", b"hello", b"\0asm\1\0\0\0\xff\xff"], ids=str)
+def test_invalid_bytes_are_an_invalid_module(agent: Agent, wasm: bytes) -> None:
+    # given
+    agent.start()
+    # when
+    finished = agent.compile(wasm)
+    # then
+    assert (finished.code, finished.size) == ("invalid_module", 0)
+    assert finished.message
+
+
+def test_a_compiler_that_needs_too_much_memory_is_stopped_by_its_limit(agent: Agent) -> None:
+    # given
+    agent.start()
+    # when
+    finished = agent.compile(slow_module(), memory_bytes=2 * MIB)
+    # then
+    assert finished.code == "compile_limit"
+    assert "2 MiB of memory" in finished.message
+    assert agent.compile(wat.HELLO).code is None
+
+
+@pytest.mark.parametrize(("timeout_ms", "said"), [(1, "more than the 1 ms"), (600_000, "stopped by the worker")])
+def test_a_compiler_is_stopped_when_the_agent_says_so(agent: Agent, timeout_ms: int, said: str) -> None:
+    # given
+    agent.start()
+    agent.order_compile(compile_order("slow", timeout_ms=timeout_ms), slow_module())
+    while len(agent.pids()) < 2:
+        agent.poll(1)
+    compiler = agent.pids()[1]
+    # when
+    agent.processes.kill_compiler(name_of("slow"))
+    finished = agent.next(CompileFinished)
+    # then
+    assert finished.code == "compile_limit"
+    assert said in finished.message
+    assert not lives(compiler)
+
+
+def test_compilations_beyond_the_bound_wait_in_order() -> None:
+    # given
+    names = ["slow", "first", "second", "third"]
+    with running_agent(compilers=1) as agent:
+        agent.start()
+        # when
+        for name in names:
+            agent.order_compile(compile_order(name), slow_module() if name == "slow" else wat.HELLO)
+        agent.processes.kill_compiler(name_of("second"))
+        agent.processes.kill_compiler(name_of("slow"))
+        # then
+        done = [agent.next(CompileFinished) for _ in names]
+    assert {event.digest for event in done} == {name_of(name) for name in names}
+    assert [event.digest for event in done if event.code is None] == [name_of("first"), name_of("third")]
+
+
+def test_forty_compilations_leave_no_descriptor_behind(agent: Agent) -> None:
+    # given
+    agent.start()
+    os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
+    agent.spawn(0)
+    agent.settle(1)
+    before = len(os.listdir("/proc/self/fd"))
+    # when
+    for _ in range(20):
+        os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
+        agent.compile(b"invalid")
+    agent.settle(1)
+    # then
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,155 @@
+"""The processes under an agent: real runners and real guests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgpack
+import pytest
+
+from minilambda.worker.channel import MAX_PACKET
+from minilambda.worker.events import RunnerFinished
+from tests import wat
+from tests.integration.agents import (
+    BIG_VALUE,
+    MIB,
+    ORDER,
+    Agent,
+    memfd,
+    running_agent,
+)
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    with running_agent() as made:
+        yield made
+
+
+def test_two_slots_run_guests(agent: Agent) -> None:
+    # given
+    agent.start(0, 1)
+    for slot in (0, 1):
+        # when
+        finished = agent.run(slot, wat.HELLO)
+        # then
+        outcome = finished.outcome
+        assert (finished.slot, outcome.code, outcome.exit_code, outcome.stdout) == (slot, None, 0, b"hello\n")
+
+
+def test_two_slots_run_at_once(agent: Agent) -> None:
+    # given
+    agent.start(0, 1)
+    agent.begin(0, wat.LOOP)
+    # when
+    finished = agent.run(1, wat.HELLO)
+    # then
+    assert (finished.slot, finished.outcome.code) == (1, None)
+
+
+def test_a_module_that_the_runner_holds_needs_no_artifact(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    agent.run(0, wat.HELLO)
+    # when
+    outcome = agent.run(0, wat.HELLO, load=False).outcome
+    # then
+    assert (outcome.code, outcome.stdout, outcome.load_ms) == (None, b"hello\n", 0.0)
+
+
+@pytest.mark.parametrize("size", [0, MAX_PACKET, 5 * MIB])
+def test_input_and_output_of_every_size_pass_whole(agent: Agent, size: int) -> None:
+    # given
+    agent.start(0)
+    stdin = os.urandom(size)
+    # when
+    outcome = agent.run(0, wat.CAT, stdin=stdin).outcome
+    # then
+    assert (outcome.code, outcome.stdout == stdin) == (None, True)
+
+
+def test_a_value_larger_than_a_packet_passes_whole(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    # when
+    outcome = agent.run(0, BIG_VALUE, component=True, invoke="big").outcome
+    # then
+    assert (outcome.code, outcome.message) == (None, "")
+    assert outcome.value is not None
+    assert len(msgpack.unpackb(outcome.value)) == 200_000
+
+
+def test_output_beyond_the_limit_is_cut_and_said(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    # when
+    outcome = agent.run(0, wat.FLOOD, output_bytes=1000).outcome
+    # then
+    assert (outcome.code, len(outcome.stdout)) == ("output_limit", 1000)
+
+
+def test_a_run_never_shows_the_output_of_the_one_before(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    assert agent.run(0, wat.HELLO).outcome.stdout == b"hello\n"
+    # when
+    outcome = agent.run(0, wat.MISSING).outcome
+    # then
+    assert (outcome.code, outcome.stdout, outcome.stderr) == ("unknown_import", b"", b"")
+
+
+def test_the_runner_works_on_after_every_failure_of_a_guest(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    failing = {
+        "deadline_exceeded": (wat.LOOP, {"timeout_ms": 50}),
+        "trap": (wat.DIVIDE, {}),
+        "stack_overflow": (wat.RECURSE, {}),
+        "unknown_export": (wat.ADD, {"invoke": "subtract"}),
+    }
+    for code, (module, fields) in failing.items():
+        # when
+        assert agent.run(0, module, **fields).outcome.code == code
+        # then
+        assert agent.run(0, wat.HELLO).outcome.stdout == b"hello\n"
+
+
+def test_an_artifact_that_does_not_load_is_told_from_a_failure_of_the_guest(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    fd = memfd(b"not an artifact")
+    # when
+    agent.processes.run(0, ORDER, fd)
+    os.close(fd)
+    finished = agent.next(RunnerFinished)
+    # then
+    assert (finished.bad_artifact, finished.outcome.code) == (True, "internal")
+    assert not agent.run(0, wat.HELLO).bad_artifact
+
+
+def test_a_runner_holds_only_what_it_needs(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    monkeypatch.setenv("SECRET", "hunter2")
+    agent.start(0)
+    agent.run(0, wat.HELLO)
+    proc = f"/proc/{agent.pid(0)}"
+    # then
+    assert {line.partition(" ")[2] for line in agent.processes.walls} == {"raised"}
+    with open(f"{proc}/environ", "rb") as file:
+        assert b"SECRET" not in file.read()
+    with open(f"{proc}/status", encoding="ascii") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+    assert (status["Name"], status["NoNewPrivs"], status["Umask"]) == ("ml-runner", "1", "0077")
+    targets = {os.readlink(f"{proc}/fd/{name}").split(":")[0].split(" ")[0] for name in os.listdir(f"{proc}/fd")}
+    mine = {"/dev/null", "socket", "/memfd:stdout", "/memfd:stderr", "/memfd:spill", "/memfd"}
+    assert targets - mine <= {f"/proc/{agent.pid(0)}/statm", "anon_inode"}
+
+
+def test_a_second_runner_for_a_slot_is_refused(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    # when / then
+    for slot in (0, 2, -1):
+        with pytest.raises(ValueError, match="not free"):
+            agent.processes.spawn(slot)

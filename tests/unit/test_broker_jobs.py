@@ -1,0 +1,405 @@
+"""What a client can ask about jobs, and what it gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from minilambda.broker.client_side import MAX_WAITERS
+from minilambda.broker.events import Rejected
+from minilambda.broker.jobs import TRANSITIONS, InvariantError
+from minilambda.errors import BadRequest, UnsupportedVersion
+from minilambda.messages import (
+    TERMINAL,
+    Accepted,
+    Cancel,
+    ErrorInfo,
+    GetResult,
+    GetStatus,
+    Hello,
+    JobResult,
+    JobSpec,
+    JobStatus,
+    ListWorkers,
+    Refused,
+    Result,
+    Run,
+    Usage,
+    Welcome,
+    WorkerList,
+)
+from minilambda.wire import Malformed
+from tests.broker_world import DIGEST, WASM, Stop, World, kinds
+
+MISSING = "sha256:" + "0" * 64
+
+
+def refused(messages: list) -> str:
+    (answer,) = messages
+    assert type(answer) is Refused, answer
+    assert answer.message
+    return answer.code
+
+
+# --- run ---------------------------------------------------------------------------------------------
+
+
+def test_a_job_goes_to_a_worker_and_its_result_to_the_client() -> None:
+    world = World()
+    agent = world.worker("w", 2)
+    assert world.run("j", stdin=b"in", args=("a",)) == []
+    dispatch = agent.jobs[agent.ref("j")]
+    assert (dispatch.stdin, dispatch.spec.args, dispatch.ref.attempt) == (b"in", ("a",), 1)
+    assert kinds(agent.done("j", Result("completed", 7), stdout=b"out", stderr=b"err", value=b"v")) == ["acknowledge"]
+    answer = world.only("c", JobResult)
+    assert (answer.request, answer.job, answer.stdout, answer.stderr, answer.value) == (1, "j", b"out", b"err", b"v")
+    assert (answer.result.state, answer.result.exit_code, answer.result.worker, answer.result.attempt) == (
+        "completed",
+        7,
+        "w",
+        1,
+    )
+
+
+def test_a_job_waits_for_the_first_worker() -> None:
+    world = World()
+    world.run("j")
+    world.wait(3600)
+    assert world.state("j") == "queued"
+    assert world.worker("w").names == ["j"]
+
+
+def test_the_broker_adds_its_own_times_to_the_usage() -> None:
+    world = World()
+    world.run("j")
+    world.wait(2.0)
+    agent = world.worker("w")
+    world.now += 1.0
+    agent.done("j", Result("completed", 0, usage=Usage(queued_ms=5.0, run_ms=900.0)))
+    usage = world.only("c", JobResult).result.usage
+    assert (usage.queued_ms, usage.run_ms, usage.total_ms) == pytest.approx((2005.0, 900.0, 3000.0))
+
+
+def test_a_detached_job_is_accepted_at_once_and_its_result_can_be_had_later() -> None:
+    world = World()
+    agent = world.worker("w")
+    (answer,) = world.run("j", detach=True)
+    assert answer == Accepted(1, "j", "queued")
+    agent.done("j")
+    assert world.take("c") == []
+    assert world.ask("d", GetResult(2, "j"), JobResult).result.state == "completed"
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_same_job_sent_again_is_the_same_job_and_runs_once(detach: bool) -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j", "c1", request=1, detach=detach)
+    world.run("j", "c2", request=2, detach=detach)
+    assert agent.names == ["j"]
+    agent.done("j", stdout=b"x")
+    assert [world.run("j", "c3")[0].TYPE, len(world.core.jobs)] == ["result", 1]
+    if not detach:
+        assert [world.only(peer, JobResult).stdout for peer in ("c1", "c2")] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("change", [{"stdin": b"other"}, {"args": ("x",)}, {"priority": 1}, {"wasm": b"\0asm other"}])
+def test_another_job_with_the_same_id_is_a_conflict(change: dict, ended: bool) -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j", stdin=b"in")
+    if ended:
+        agent.done("j")
+    assert refused(world.run("j", "d", **{"stdin": b"in"} | change)) == "conflict"
+
+
+def test_where_stdin_ends_and_values_begin_is_part_of_the_content() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.give("c", Run(1, "j", JobSpec(DIGEST), wasm=WASM, stdin=b"ab", values=b"c"))
+    agent.done("j")
+    assert refused(world.give("d", Run(1, "j", JobSpec(DIGEST), stdin=b"a", values=b"bc"))) == "conflict"
+
+
+def test_the_same_id_of_another_principal_is_another_job() -> None:
+    world = World()
+    world.run("j", "a@ann", principal="ann", detach=True)
+    assert kinds(world.run("j", "b@bob", principal="bob", detach=True, stdin=b"other")) == ["accepted"]
+    assert refused(world.give("x", GetStatus(1, "j"), "carl")) == "not_found"
+
+
+def test_of_one_connection_only_the_newest_request_for_a_job_is_answered() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j", "c", request=1)
+    world.run("j", "c", request=2)
+    world.give("c", GetResult(3, "j", 20_000))
+    agent.done("j")
+    assert world.only("c", JobResult).request == 3
+
+
+def test_the_oldest_of_too_many_waiting_requests_is_told_to_ask_later() -> None:
+    world = World()
+    for number in range(MAX_WAITERS + 1):
+        world.run("j", f"c{number}")
+    answer = world.only("c0", Refused)
+    assert (answer.code, answer.job) == ("busy", "j")
+    assert answer.retry_after_ms
+    assert len(world.core.jobs["local", "j"].waiters) == MAX_WAITERS
+
+
+# --- refusals ----------------------------------------------------------------------------------------
+
+
+def test_a_module_that_the_broker_lacks_is_not_found_and_the_sentence_says_what_to_do() -> None:
+    world = World()
+    (answer,) = world.give("c", Run(1, "j", JobSpec(MISSING)))
+    assert answer.code == "not_found"
+    assert "send its bytes" in answer.message
+
+
+def test_bytes_with_another_hash_are_refused() -> None:
+    world = World()
+    assert refused(world.give("c", Run(1, "j", JobSpec(MISSING), wasm=WASM))) == "bad_request"
+    assert refused(world.give("c", GetStatus(1, "j"))) == "not_found"
+
+
+def test_what_is_too_large_is_refused_by_its_name() -> None:
+    world = World(max_module_bytes=64, max_stdin_bytes=8)
+    assert refused(world.run("j", wasm=b"\0asm" + bytes(100))) == "module_too_large"
+    assert refused(world.run("j", stdin=bytes(9))) == "input_too_large"
+    assert refused(world.give("c", Run(1, "j", JobSpec(DIGEST), wasm=WASM, values=bytes(9)))) == "input_too_large"
+    assert refused(world.run("j", args=("x" * 255_000,))) == "input_too_large"
+    assert refused(world.run("j", env={"x": "\N{SNOWMAN}" * 90_000})) == "input_too_large"
+
+
+def test_a_full_queue_says_busy_at_once_and_when_to_try_again() -> None:
+    world = World(max_queued=2, busy_retry=1.5)
+    world.run("j1")
+    world.run("j2", "d")
+    (answer,) = world.run("j3", "e")
+    assert (answer.code, answer.retry_after_ms) == ("busy", 1500)
+    assert world.run("j1") == []
+    world.worker("w", 4)
+    assert world.run("j3", "e") == []
+
+
+def test_too_much_input_says_busy_until_jobs_have_ended() -> None:
+    world = World(max_queued_bytes=10_000)
+    agent = world.worker("w", 4)
+    world.run("j1", stdin=bytes(6000))
+    assert refused(world.run("j2", "d", stdin=bytes(6000))) == "busy"
+    agent.done("j1")
+    assert world.run("j2", "d", stdin=bytes(6000)) == []
+
+
+def test_a_job_that_does_not_want_to_wait_is_refused_without_workers() -> None:
+    world = World()
+    assert refused(world.run("j", if_no_workers="fail")) == "no_workers"
+    agent = world.worker("w")
+    assert world.run("j", if_no_workers="fail") == []
+    agent.draining = True
+    agent.report()
+    assert refused(world.run("k", if_no_workers="fail")) == "no_workers"
+
+
+def test_frames_that_are_no_message_are_answered_and_counted() -> None:
+    world = World()
+    world.step(Rejected((b"c", b""), Malformed(BadRequest("what?"), 9, "j")))
+    answer = world.only("c", Refused)
+    assert (answer.request, answer.code, answer.message, answer.job) == (9, "bad_request", "what?", "j")
+    world.step(Rejected((b"c", b""), Malformed(UnsupportedVersion())))
+    assert world.core.rejected == {"bad_request": 1, "unsupported_version": 1}
+
+
+# --- waiting and ending ------------------------------------------------------------------------------
+
+
+def test_get_result_waits_for_as_long_as_it_says_and_then_tells_the_state() -> None:
+    world = World(max_wait=30.0)
+    world.run("j", detach=True)
+    assert world.ask("c", GetResult(2, "j"), JobStatus).state == "queued"
+    assert world.give("c", GetResult(3, "j", 5_000)) == []
+    assert world.give("d", GetResult(4, "j", 3_600_000)) == []
+    world.wait(4.9)
+    assert world.take("c") == []
+    world.wait(0.2)
+    assert world.only("c", JobStatus).request == 3
+    world.wait(25.0)
+    assert world.only("d", JobStatus).request == 4
+
+
+def test_a_job_that_waits_in_the_queue_for_too_long_fails() -> None:
+    world = World()
+    world.run("j", queue_timeout_ms=2_000)
+    world.wait(1.9)
+    assert world.state("j") == "queued"
+    world.wait(0.2)
+    result = world.only("c", JobResult).result
+    assert result.error is not None
+    assert (result.state, result.error.code, result.attempt) == ("failed", "queue_timeout", 0)
+
+
+def test_the_time_with_a_worker_does_not_count_as_waiting_in_the_queue() -> None:
+    world = World(liveness=5.0)
+    world.run("j", queue_timeout_ms=3_000)
+    world.wait(2.0)
+    agent = world.worker("w")
+    for _ in range(5):
+        world.wait(2.0)
+        agent.report()
+    agent.goodbye()
+    world.wait(0.9)
+    assert world.state("j") == "queued"
+    world.wait(0.2)
+    assert world.only("c", JobResult).result.error.code == "queue_timeout"
+
+
+def test_a_result_is_kept_for_its_time_and_is_then_unknown() -> None:
+    world = World(result_ttl=60.0)
+    agent = world.worker("w")
+    world.run("j")
+    agent.done("j")
+    for _ in range(14):
+        world.wait(4.0)
+        agent.report()
+    assert world.ask("d", GetStatus(1, "j"), JobStatus).state == "completed"
+    world.wait(4.1)
+    assert refused(world.give("d", GetStatus(1, "j"))) == "not_found"
+    assert not world.core.jobs
+
+
+def test_results_are_bounded_in_bytes_and_the_oldest_goes_first() -> None:
+    world = World(results_bytes=30_000)
+    agent = world.worker("w", 4)
+    for number in range(4):
+        world.run(f"j{number}", detach=True)
+        agent.done(f"j{number}", stdout=bytes(8_000))
+    assert list(world.core.jobs) == [("local", "j2"), ("local", "j3")]
+    world.run("large", "d")
+    agent.done("large", stdout=bytes(50_000))
+    assert len(world.only("d", JobResult).stdout) == 50_000
+    assert world.ask("d", GetResult(1, "large"), JobResult).result.state == "completed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [Result("running"), Result("failed"), Result("cancelled"), Result("completed", error=ErrorInfo("trap", "x"))],
+)
+def test_a_result_that_is_no_proper_end_becomes_a_failure(said: Result) -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    agent.done("j", said)
+    result = world.only("c", JobResult).result
+    assert result.state == "failed"
+    assert result.error is not None
+
+
+# --- cancel ------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_is_cancelled_at_once() -> None:
+    world = World()
+    world.run("j")
+    assert world.ask("d", Cancel(5, "j"), JobStatus).state == "cancelled"
+    result = world.only("c", JobResult).result
+    assert (result.state, result.error and result.error.code) == ("cancelled", "cancelled")
+    assert world.worker("w").names == []
+    assert world.ask("d", Cancel(6, "j"), JobStatus).state == "cancelled"
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_job_at_a_worker_is_stopped_there_and_ends_when_the_worker_says_so(started: bool) -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    ref = agent.ref("j")
+    if started:
+        agent.report(ref)
+    answer = world.ask("d", Cancel(5, "j"), JobStatus)
+    assert (answer.state, answer.cancelling, answer.worker) == ("running" if started else "assigned", True, "w")
+    assert agent.look() == [Stop(agent.session, ref)]
+    assert world.ask("d", Cancel(6, "j"), JobStatus).cancelling
+    assert agent.look() == []
+    agent.done("j", Result("cancelled", error=ErrorInfo("cancelled", "The job was cancelled.")))
+    assert world.only("c", JobResult).result.state == "cancelled"
+    answer = world.ask("d", GetStatus(7, "j"), JobStatus)
+    assert (answer.state, answer.cancelling) == ("cancelled", False)
+
+
+def test_a_job_that_completes_before_the_cancel_gets_there_is_completed() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    world.give("d", Cancel(5, "j"))
+    agent.done("j")
+    assert world.only("c", JobResult).result.state == "completed"
+
+
+def test_a_cancelled_job_that_loses_its_worker_is_cancelled() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    agent.look()
+    world.give("d", Cancel(5, "j"))
+    agent.goodbye()
+    assert world.only("c", JobResult).result.state == "cancelled"
+
+
+@pytest.mark.parametrize("request_", [Cancel(1, "j"), GetStatus(1, "j"), GetResult(1, "j", 10)])
+def test_a_job_that_nobody_has_submitted_is_not_found(request_: Cancel) -> None:
+    assert refused(World().give("c", request_)) == "not_found"
+
+
+# --- the rest ----------------------------------------------------------------------------------------
+
+
+def test_hello_tells_the_limits_in_force() -> None:
+    world = World(max_stdin_bytes=123, resend=7.0)
+    answer = world.ask("c", Hello(3), Welcome)
+    assert (answer.request, answer.principal, answer.versions) == (3, "local", (1,))
+    assert (answer.max_stdin_bytes, answer.resend_ms) == (123, 7000)
+
+
+def test_the_list_of_workers_says_how_they_are() -> None:
+    world = World(prefetch=0)
+    world.worker("idle", 2)
+    busy = world.worker("busy", 1)
+    for number in range(4):
+        world.run(f"j{number}")
+    world.wait(1.0)
+    busy.report()
+    answer = world.ask("c", ListWorkers(1), WorkerList)
+    rows = {row["name"]: row for row in answer.workers}
+    assert answer.queued == 1
+    assert (rows["busy"]["state"], rows["busy"]["queue"], rows["busy"]["slots"], rows["busy"]["seen_ms"]) == (
+        "busy",
+        1,
+        1,
+        0,
+    )
+    assert rows["idle"]["seen_ms"] == 1000
+
+
+def test_a_long_list_of_workers_fits_a_frame() -> None:
+    world = World()
+    world.core.check = lambda: None  # type: ignore[method-assign] # it looks at everything
+    for number in range(1500):
+        agent = world.worker(f"w{number}")
+        agent.name = "\N{SNOWMAN}" * 60
+    rows = world.ask("c", ListWorkers(1), WorkerList).workers
+    assert 500 < len(rows) <= 1000
+
+
+def test_no_event_leads_out_of_a_terminal_state() -> None:
+    assert not {state for state, _ in TRANSITIONS} & TERMINAL
+
+
+def test_a_wrong_transition_tells_the_story_of_the_job() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    agent.done("j")
+    with pytest.raises(InvariantError, match=r"'j'.*requeue is not possible when completed.*dispatch at .*complete at"):
+        world.core.jobs["local", "j"].move("requeue", world.now)

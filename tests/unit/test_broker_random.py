@@ -1,0 +1,161 @@
+"""Clients and workers that say anything at all: the broker's state stays sound, and every job ends once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from minilambda.broker.events import Paused, Unreachable
+from minilambda.messages import (
+    TERMINAL,
+    Beat,
+    Cancel,
+    Chunk,
+    Dispatch,
+    Done,
+    ErrorInfo,
+    Fetch,
+    GetResult,
+    GetStatus,
+    Goodbye,
+    Hello,
+    JobRef,
+    JobSpec,
+    ListModules,
+    ListWorkers,
+    Message,
+    Put,
+    Register,
+    Report,
+    Result,
+    Returned,
+    Run,
+    body_handle,
+)
+from tests.broker_world import World, digest_of
+
+MODULES = [b"\0asm one", b"\0asm two", b"\0asm" + bytes(3000)]
+RESULTS = [Result("completed", 0), Result("failed", error=ErrorInfo("trap", "x")), Result("running"), Result("cancelled")]
+
+
+class Chaos:
+    """Draws events from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.world = World(
+            prefetch=self.random.choice([0, 1, 2]),
+            max_queued=self.random.choice([3, 100]),
+            results_bytes=self.random.choice([8_000, 10**9]),
+            store_bytes=self.random.choice([12_000, 10**9]),
+            inline_bytes=self.random.choice([1, 100, 10_000]),
+            window_bytes=self.random.choice([1, 10**6]),
+            recall_after=0.01,
+            result_ttl=self.random.choice([1.0, 300.0]),
+        )
+        self.agents = [self.world.worker(f"w{n}", self.random.choice([1, 2])) for n in range(3)]
+
+    def step(self) -> None:
+        draw = self.random.random()
+        if draw < 0.35:
+            self.world.give(self.random.choice("abc"), self.request(), self.random.choice(["ann", "bob"]))
+        elif draw < 0.6:
+            self.honest()
+        elif draw < 0.85:
+            self.world.give(self.random.choice(self.agents).peer, self.nonsense())
+        elif draw < 0.87:
+            self.world.step(Unreachable((self.random.choice(self.agents).peer.encode(), b""), self.nonsense()))
+        elif draw < 0.88:
+            self.world.step(Paused())
+        else:
+            self.world.wait(self.random.choice([0.001, 0.02, 0.5, 3.0]))
+
+    def request(self) -> Message:
+        pick = self.random.choice
+        job, module = f"j{self.random.randrange(8)}", pick(MODULES)
+        spec = JobSpec(
+            digest_of(module),
+            group=pick(["", "g"]),
+            priority=pick([0, 1]),
+            retries=pick([0, 5]),
+            queue_timeout_ms=pick([0, 0, 100]),
+            if_no_workers=pick(["wait", "wait", "fail"]),
+        )
+        return pick(
+            [
+                Run(1, job, spec, pick([True, False]), module, pick([b"", b"x" * 50])),
+                Run(1, job, spec),
+                GetStatus(1, job),
+                GetResult(1, job, pick([0, 10, 5000])),
+                Cancel(1, job),
+                Put(1, digest_of(module), len(module), pick([0, 4]), pick([b"", module[:4], module[4:], b"evil"])),
+                Hello(1),
+                ListModules(1),
+                ListWorkers(1),
+            ]
+        )
+
+    def ref(self) -> JobRef:
+        known = [ref for agent in self.agents for ref in agent.jobs]
+        guess = JobRef(self.random.choice(["ann", "bob"]), f"j{self.random.randrange(8)}", self.random.randrange(1, 4))
+        return self.random.choice([*known, guess])
+
+    def nonsense(self) -> Message:
+        pick = self.random.choice
+        session, queue, seen = pick([agent.session for agent in self.agents] + [0]), pick([0, 1, 2, 99]), pick([0, 1, 5])
+        ref = self.ref()
+        handle = body_handle(ref, pick(["stdin", "stdout", "value"]))
+        return pick(
+            [
+                Report(session, queue, seen, pick([True, False]), (ref,)),
+                Done(session, ref, queue, seen, pick(RESULTS), pick([{}, {"stdout": 5}, {"x": 1}])),
+                Returned(session, ref, queue, seen, pick([True, False])),
+                Register(pick(["w0", "w1", "x"]), "n", 1, held=(ref, self.ref()), finished=(self.ref(),)),
+                Goodbye(session),
+                Fetch(session, pick([handle, digest_of(pick(MODULES))]), pick([0, 3, 9999]), pick([0, 5])),
+                Chunk(session, handle, pick([0, 5]), pick([0, 5]), pick([b"", b"12345"])),
+                Dispatch(session, 1, ref, JobSpec(ref.job), 1),
+                Beat(session),
+            ][: 7 if self.random.random() < 2 else 9]
+        )
+
+    def honest(self) -> None:
+        agent = self.random.choice(self.agents)
+        agent.look()
+        known = self.world.core.workers.sessions.get(agent.session)
+        if known is None or known.route[0] != agent.peer.encode():
+            agent.register(held=tuple(agent.jobs))
+        elif agent.jobs and self.random.random() < 0.8:
+            ref = self.random.choice(list(agent.jobs))
+            dispatch = agent.jobs.pop(ref)
+            assert dispatch.session <= agent.session
+            agent.give(Done(agent.session, ref, len(agent.jobs), agent.seen, self.random.choice(RESULTS), stdout=b"out"))
+        else:
+            agent.report(*agent.jobs)
+
+    def finish(self) -> None:
+        """From now on nobody lies and nobody asks for more."""
+        for agent in self.agents:
+            agent.jobs.clear()
+            agent.register()
+        for _ in range(400):
+            for agent in self.agents:
+                if agent.look() and not agent.jobs:
+                    agent.report()
+                for ref in list(agent.jobs):
+                    del agent.jobs[ref]
+                    agent.give(Done(agent.session, ref, len(agent.jobs), agent.seen, RESULTS[0]))
+                agent.report()
+            self.world.wait(0.1)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_whatever_peers_say_the_state_is_sound_and_every_job_ends(seed: int) -> None:
+    chaos = Chaos(seed)
+    for _ in range(150):
+        chaos.step()
+    chaos.finish()
+    core = chaos.world.core
+    assert [job.tell("it has not ended") for job in core.jobs.values() if job.state not in TERMINAL] == []
+    assert (len(core.queue), core.recalls, core.input_bytes) == (0, 0, 0)
