@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_
 import msgpack
 
 from minilambda.errors import BadRequest, MinilambdaError, UnsupportedVersion
-from minilambda.fields import MAX_FRAME, Check
+from minilambda.fields import MAX_FRAME, Check, JobId
 from minilambda.messages import JobRef, Message
 
 VERSION = 1
@@ -160,11 +160,14 @@ def _unpack(header: bytes) -> dict[str, Any]:
     return value
 
 
+_IS_JOB_ID = cast(Check, get_args(JobId)[1]).accept
+
+
 def _identity(header: dict[str, Any]) -> tuple[int, str | None]:
     """The request number and job id of a header that may be wrong elsewhere."""
     request, job = header.get("request"), header.get("job")
     good = type(request) is int and 0 <= request < 2**63
-    return (cast(int, request) if good else 0), (job if type(job) is str and len(job) <= 64 else None)  # noqa: PLR2004
+    return (cast(int, request) if good else 0), (cast(str, job) if _IS_JOB_ID(job) else None)
 
 
 def _peek(header: bytes) -> tuple[int, str | None]:

@@ -1,16 +1,18 @@
 """A broker's core on a virtual clock, with clients and workers that a test plays.
 
-Every step is followed by the core's own check, and every terminal answer goes into a ledger: two different answers
-for one job fail the test.
+Every step is followed by the core's own check. A ledger has every request and every ended job: a reply to nobody,
+a second reply to one request, or a job that ends twice fails the test.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any, TypeVar
 
 from minilambda.broker.core import Core
-from minilambda.broker.events import Action, Event, Received, Send
+from minilambda.broker.events import Action, Event, Received, Rejected, Send
+from minilambda.broker.jobs import Job
 from minilambda.messages import (
     Acknowledge,
     Beat,
@@ -18,14 +20,15 @@ from minilambda.messages import (
     Done,
     Goodbye,
     JobRef,
-    JobResult,
     JobSpec,
     Message,
     Recall,
     Register,
     RegisterAgain,
     Registered,
+    Reply,
     Report,
+    Request,
     Result,
     Returned,
     Run,
@@ -36,6 +39,7 @@ from minilambda.settings import BrokerSettings
 M = TypeVar("M", bound=Message)
 
 WASM = b"\0asm hello"
+COMPLETED = Result("completed", 0)
 DIGEST = "sha256:" + hashlib.sha256(WASM).hexdigest()
 
 
@@ -46,15 +50,21 @@ def digest_of(data: bytes) -> str:
 class World:
     """One broker. Connections are named by texts."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, audited: bool = True, **settings: Any) -> None:
+        self.audited = audited  # False for large worlds: the audit looks at everything
         self.core = Core(BrokerSettings(**settings), session_start=1000)
         self.now = 100.0  # seconds
         self.store: list[Action] = []  # what the shell was told to do with modules
         self.slices: dict[int, Any] = {}  # id of a message to the part that the shell would fill in
-        self.answers: dict[tuple[str, str], Any] = {}  # the ledger: connection's principal and job to result
+        self.open: Counter[tuple[str, int]] = Counter()  # requests without an answer, by peer and number
+        self.ended: dict[Job, Result] = {}
         self._inbox: dict[str, list[Message]] = {}
 
     def step(self, event: Event) -> None:
+        if isinstance(event, Received) and isinstance(event.message, Request):
+            self.open[event.route[0].decode(), event.message.request] += 1
+        elif isinstance(event, Rejected):
+            self.open[event.route[0].decode(), event.error.request] += 1
         self._carry_out(self.core.handle(event, self.now))
 
     def give(self, peer: str, message: Message, principal: str = "local") -> list[Message]:
@@ -101,10 +111,17 @@ class World:
             self._inbox.setdefault(action.route[0].decode(), []).append(action.message)
             if action.part is not None:
                 self.slices[id(action.message)] = action.part
-            if type(action.message) is JobResult:
-                answer = action.message
-                key = (action.route[0].decode().partition("@")[2], answer.job)
-                assert self.answers.setdefault(key, answer.result) == answer.result, "two answers for one job"
+            if isinstance(action.message, Reply):
+                key = (action.route[0].decode(), action.message.request)
+                self.open[key] -= 1
+                assert self.open[key] >= 0, f"{action.message} answers nobody"
+        if self.audited:
+            self.audit()
+
+    def audit(self) -> None:
+        for job in self.core.jobs.values():
+            if job.result is not None:
+                assert self.ended.setdefault(job, job.result) is job.result, job.tell("it has ended twice")
         self.core.check()
 
     # --- shortcuts -------------------------------------------------------------------------------
@@ -135,7 +152,9 @@ class Agent:
         self.jobs: dict[JobRef, Dispatch] = {}
         self.draining = False
 
-    def register(self, held: tuple[JobRef, ...] = (), finished: tuple[JobRef, ...] = (), peer: str = "") -> list[Message]:
+    def register(
+        self, held: tuple[JobRef, ...] = (), finished: tuple[JobRef, ...] = (), peer: str = ""
+    ) -> list[Message]:
         self.peer = peer or self.peer
         message = Register(self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished)
         registered, *rest = self.world.give(self.peer, message)
@@ -150,8 +169,8 @@ class Agent:
 
     def _hear(self, messages: list[Message]) -> list[Message]:
         for message in messages:
-            if type(message) is Dispatch:
-                assert message.session == self.session and message.sequence == self.seen + 1
+            if type(message) is Dispatch and message.session == self.session:
+                assert message.sequence == self.seen + 1
                 self.seen = message.sequence
                 self.jobs[message.ref] = message
         return messages
@@ -176,7 +195,7 @@ class Agent:
         self.look()
         return self.give(Report(self.session, len(self.jobs), self.seen, self.draining, running))
 
-    def done(self, job: str, result: Result = Result("completed", 0), **rest: Any) -> list[Message]:
+    def done(self, job: str, result: Result = COMPLETED, **rest: Any) -> list[Message]:
         ref = self.ref(job)
         del self.jobs[ref]
         return self.give(Done(self.session, ref, len(self.jobs), self.seen, result, **rest))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from minilambda import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / "bin"
@@ -99,6 +103,17 @@ class Service:
             self.process.kill()
         self.process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def pids(self, name: str) -> list[int]:
+        """The processes under this one that call themselves ``name``: ml-template, ml-runner, ml-compiler."""
+        return [pid for pid, _ in living(descendants(self.process.pid)) if _command_name(pid) == name]
+
+    def descriptors(self) -> int:
+        """How many files the process has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
 
 class Cluster:
     """One broker on a free port of the loopback interface, and workers that share a cache directory."""
@@ -110,6 +125,7 @@ class Cluster:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MINILAMBDA_", "XDG_"))}
         self.env.update(TMPDIR=str(folder / "tmp"), HOME=str(folder / "home"), PYTHONWARNINGS="default")
         self.services: list[Service] = []
+        self.workers_started = 0
         self.address = ""
 
     def start_broker(self, *options: str) -> Service:
@@ -117,8 +133,15 @@ class Cluster:
         self.address = "127.0.0.1:" + broker.wait_printed(ADDRESS)[1]
         return broker
 
+    def restart_broker(self, *options: str) -> Service:
+        """Another broker at the address of the first, which has ended."""
+        broker = self._start("broker", "--bind", self.address, *options, name=f"broker-{len(self.services)}")
+        broker.wait_printed(ADDRESS)
+        return broker
+
     def start_worker(self, *options: str) -> Service:
-        number = sum(service.name.startswith("worker") for service in self.services) + 1
+        self.workers_started += 1
+        number = self.workers_started
         place = [
             "--orchestrator",
             self.address,
@@ -147,6 +170,37 @@ class Cluster:
         """The object that ``--json`` prints for a run."""
         return self.run(wasm, *args, options=("--json", *options), stdin=stdin).json
 
+    def connect(self, **options: float) -> Client:
+        """A Python client of this broker."""
+        return Client(self.address, **options)
+
+    def service(self, name: str) -> Service:
+        """A broker or worker by its name."""
+        return next(service for service in self.services if service.name == name)
+
+    def wait_workers(self, count: int) -> None:
+        """Wait until the broker knows so many workers, and all of them have their runners."""
+        with self.connect() as client:
+            wait_for(lambda: len(client.workers()) == count, f"{count} workers are there")
+        for worker in self.services:
+            if worker.name.startswith("worker"):
+                wait_for(lambda worker=worker: worker.pids("ml-runner"), f"{worker.name} has runners")
+
+    def lose(self, service: Service) -> None:
+        """SIGKILL to a service; assert that none of the processes under it lives on."""
+        family = descendants(service.process.pid)
+        service.kill()
+        self.services.remove(service)
+        wait_for(lambda: not living(family), f"the processes of {service.name} are gone: {family}", STOP_S)
+
+    def retire(self, service: Service) -> None:
+        """SIGTERM to a service, which must end well."""
+        self.services.remove(service)
+        try:
+            service.stop()
+        finally:
+            service.kill()
+
     def stop(self) -> None:
         """Stop the workers, then the broker; assert that each ended well and that nothing is left."""
         problems = []
@@ -173,6 +227,23 @@ class Cluster:
         return service
 
 
+@contextlib.contextmanager
+def running_cluster(
+    folder: Path, broker: Sequence[str] = (), workers: Sequence[Sequence[str]] = (("--slots", "2"),)
+) -> Iterator[Cluster]:
+    """A broker and workers with these options, which must leave nothing behind."""
+    cluster = Cluster(folder)
+    try:
+        cluster.start_broker(*broker)
+        for options in workers:
+            cluster.start_worker(*options)
+        cluster.wait_workers(len(workers))
+        yield cluster
+        cluster.stop()
+    finally:
+        cluster.kill()
+
+
 Family = frozenset[tuple[int, str]]  # process ids with their start times, which tell a reused id
 
 
@@ -196,6 +267,13 @@ def descendants(pid: int) -> Family:
 def living(family: Family) -> Family:
     """Those of a family that run; a zombie does not."""
     return frozenset(one for one in family if (stat := _stat(one[0])) and stat[19] == one[1] and stat[0] != "Z")
+
+
+def _command_name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -94,10 +94,11 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """When ``tick`` is needed next, seconds; None when only a message can change anything."""
-        times = [self.timers.next(), self.results.next(), self.modules.next()]
-        if self.scheduler.free_slots > self.recalls and (since := self.scheduler.surplus_at()) is not None:
-            times.append(since + self.settings.recall_after)
-        return min((time for time in times if time is not None), default=None)
+        first = None
+        for time in (self.timers.next(), self.results.next(), self.modules.next(), self._recall_at()):
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     def check(self) -> None:
         """Raise ``InvariantError`` where the state contradicts itself. For tests: it looks at everything."""
@@ -139,6 +140,10 @@ class Core:
             self.recalls += 1
             self.send(surplus.worker.route, Recall(surplus.worker.session, surplus.ref))
 
+    def _recall_at(self) -> float | None:
+        since = self.scheduler.surplus_at() if self.scheduler.free_slots > self.recalls else None
+        return None if since is None else since + self.settings.recall_after
+
     def _dispatch(self, job: Job, worker: Worker, now: float) -> None:
         job.move("dispatch", now)
         job.attempt += 1
@@ -166,12 +171,12 @@ class Core:
         worker = job.worker
         if worker is None:
             return
-        worker.jobs.pop(job.key, None)
-        worker.leaving.pop(job.key, None)
         job.worker = None
         self.recall_over(job)
-        if worker.session in self.workers.sessions:
-            self.scheduler.update(worker)
+        if worker.leaving.pop(job.key, None) is None:
+            worker.jobs.pop(job.key, None)
+            if worker.session in self.workers.sessions:
+                self.scheduler.update(worker)
 
     def recall_over(self, job: Job) -> None:
         """A recall was answered, or has lost its object."""

@@ -93,6 +93,7 @@ class Server:
         self._outbox = Outbox(self._put)
         self._wake_in, self._wake_out = sockets.socketpair()
         self._wake_in.setblocking(False)
+        self._path: Path | None = None  # of the socket that is bound, with ipc://
         self._stopping = False
         try:
             self._bind(endpoint)
@@ -112,12 +113,16 @@ class Server:
             # libzmq takes interfaces here, not names.
             self._socket.bind(endpoint.replace("tcp://localhost:", "tcp://127.0.0.1:"))
         except zmq.ZMQError as error:
-            raise BadSetting(f"{endpoint} can't be bound: {error.strerror}.") from None
+            raise BadSetting(f"{endpoint} can't be bound: {zmq.strerror(error.errno or 0)}.") from None
+        if endpoint.startswith("ipc://"):
+            self._path = Path(endpoint.removeprefix("ipc://"))
 
     def close(self) -> None:
         """Let the last answers go out for a moment, and give everything back."""
         self._socket.close()
         self._context.term()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         self._spool.close()
         self._wake_in.close()
         self._wake_out.close()

@@ -222,7 +222,7 @@ class WorkerSide:
             self._hear(worker, message)
             core.send(route, Acknowledge(worker.session, message.ref))
             return
-        if any(item.job is job for item in worker.arrivals.values()):
+        if worker.arrivals and any(item.job is job for item in worker.arrivals.values()):
             core.count("stale_result")
             return
         worker.jobs.pop(key, None)

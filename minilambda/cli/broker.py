@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minilambda.cli import options
 from minilambda.cli.serving import serve
@@ -50,15 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
 
-    def start() -> int:
+    def prepare() -> Callable[[], int]:
         found = options.Options(args)
         settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
         insecure = found.flag("--insecure")
         from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
 
-        return run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure)
+        return lambda: run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure)
 
-    return serve(PROGRAM, start, verbose=bool(args["--verbose"]))
+    return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 
 
 def broker_settings(found: options.Options) -> BrokerSettings:

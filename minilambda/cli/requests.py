@@ -34,7 +34,13 @@ class Requests:
 
     def perform(self, args: Mapping[str, Any]) -> int:
         """Do what the arguments ask for; returns the exit code."""
-        signal.signal(signal.SIGTERM, _terminated)
+        before = signal.signal(signal.SIGTERM, _terminated)
+        try:
+            return self._perform(args)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _perform(self, args: Mapping[str, Any]) -> int:
         try:
             self._json = self._options.flag("--json")
             self._progress = not self._json and not self._options.flag("--quiet") and sys.stderr.isatty()

@@ -14,15 +14,17 @@ FAILED = 1
 """Exit code of a server that could not start or go on."""
 
 
-def serve(program: str, run: Callable[[], int], *, verbose: bool) -> int:
-    """Run a server to its end; a failure is one sentence on stderr."""
+def serve(program: str, prepare: Callable[[], Callable[[], int]], *, verbose: bool) -> int:
+    """Read the options with ``prepare``, run the server that it returns to its end; a failure is one sentence."""
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format=f"{program}: %(levelname)s: %(message)s")
     try:
-        return run()
+        run = prepare()
     except (BadOption, BadSetting) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return USAGE_EXIT
+    try:
+        return run()
     except (MinilambdaError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return FAILED

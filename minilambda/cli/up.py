@@ -55,10 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = options.parse(PROGRAM, USAGE, ["up", *words])
 
-    def start() -> int:
-        return Up(options.Options(args)).run()
-
-    return serve(PROGRAM, start, verbose=False)
+    return serve(PROGRAM, lambda: Up(options.Options(args)).run, verbose=False)
 
 
 class Up:

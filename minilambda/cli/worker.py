@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minilambda.cli import options
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
 
-    def start() -> int:
+    def prepare() -> Callable[[], int]:
         found = options.Options(args)
         settings, endpoint = worker_settings(found), found.address("--orchestrator", DEFAULT_ADDRESS)
         name = found.text("--name", f"{platform.node() or 'worker'}-{os.getpid()}")
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         def say_registered(_: str) -> None:
             print(f"{PROGRAM} {name} registered with {endpoint}, {settings.slots} slots", flush=True)
 
-        return run_worker(settings, endpoint, name, cache_dir, say_registered)
+        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered)
 
-    return serve(PROGRAM, start, verbose=bool(args["--verbose"]))
+    return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 
 
 def worker_settings(found: options.Options) -> WorkerSettings:

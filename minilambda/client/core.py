@@ -135,6 +135,12 @@ class Core:
             if not call.parked:
                 del self._uploads[module], self._calls[upload]
 
+    def disconnected(self, now: float) -> None:
+        """The connection broke: what was sent may be lost, and is sent again as soon as it is back."""
+        for call in self._calls.values():
+            if call.awaited:
+                call.wake = self._next = now
+
     def blocked(self, now: float) -> None:
         """Nothing can be sent: there is no connection."""
         if self._blocked is None:

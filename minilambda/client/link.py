@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from minilambda.wire import Malformed, by_name, decode, encode
 MAX_REPLY = 256 * 1024 * 1024
 """Most that the bodies of one reply may have together, bytes."""
 
+_IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to combine
 _BATCH = 256  # replies taken in before anything else is looked at
 _REPLIES = by_name(REPLIES)
 
@@ -41,10 +43,12 @@ class Link:
         if not pipelined:
             self._socket.setsockopt(zmq.REQ_RELAXED, 1)
             self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        self._broken = _watch(context, self._socket)  # readable when the connection broke
         self._socket.connect(endpoint)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._polled = zmq.POLLIN
+        self._poller.register(self._socket, _IN)
+        self._poller.register(self._broken, _IN)
+        self._polled = _IN
         self._ended: list[Ended] = []  # calls that ended and were not told yet
         self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
 
@@ -81,17 +85,22 @@ class Link:
         """Do what is due, waiting at most ``timeout`` seconds for it, and tell which calls ended."""
         self._carry_out(self._core.tick(time.monotonic()))
         if not self._ended:
-            events = self._wait(timeout)
-            if events & zmq.POLLOUT:
+            ready = self._wait(timeout)
+            events = ready.get(self._socket, 0)
+            if events & _OUT:
                 self._flush()
-            if events & zmq.POLLIN:
+            if events & _IN:
                 self._receive()
+            if self._broken in ready:
+                self._reconnect()
         ended, self._ended = self._ended, []
         if ended and self._pending:
             self._forget()
         return ended
 
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._broken.close(linger=0)
         self._socket.close()
 
     # --- sending --------------------------------------------------------------------------------------
@@ -136,20 +145,25 @@ class Link:
         """Drop what was to be sent for calls that are no more."""
         self._pending = {number: frames for number, frames in self._pending.items() if number in self._core}
 
+    def _reconnect(self) -> None:
+        """Take note that the connection broke; libzmq makes a new one by itself."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._broken.recv_multipart(zmq.DONTWAIT)
+        self._core.disconnected(time.monotonic())
+
     # --- receiving ------------------------------------------------------------------------------------
 
-    def _wait(self, timeout: float) -> int:
-        """What the socket is ready for, after at most so many seconds or when the core has something due."""
-        events = zmq.POLLIN | zmq.POLLOUT if self._pending else zmq.POLLIN
+    def _wait(self, timeout: float) -> dict[Any, int]:
+        """What the sockets are ready for, after at most so many seconds or when the core has something due."""
+        events = _IN | _OUT if self._pending else _IN
         if events != self._polled:
             self._poller.modify(self._socket, events)
             self._polled = events
         seconds = min(timeout, self._core.next_deadline() - time.monotonic())
         if seconds == inf:
-            ready = self._poller.poll()
-        else:
-            ready = self._poller.poll(max(0, int(seconds * 1000) + 1) if seconds > 0 else 0)
-        return ready[0][1] if ready else 0
+            return dict(self._poller.poll())
+        return dict(self._poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0))
 
     def _receive(self) -> None:
         for _ in range(_BATCH if self._pipelined else 1):  # a REQ has no second answer to give
@@ -165,6 +179,15 @@ class Link:
                 self._carry_out(self._core.fail(error.request, failure, now))
             else:
                 self._carry_out(self._core.received(cast(Reply, reply), now))
+
+
+def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """A socket that becomes readable when the other's connection breaks."""
+    address = f"inproc://broken-{id(socket)}"
+    socket.monitor(address, zmq.EVENT_DISCONNECTED)
+    watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    watcher.connect(address)
+    return watcher
 
 
 def _with_piece(message: Request, piece: Piece) -> Request:

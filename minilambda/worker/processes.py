@@ -58,8 +58,11 @@ class Processes:
             what = ", ".join(missing) or "Linux itself"
             raise MinilambdaError(f"A worker runs on Linux with Python 3.10 or later only; missing here: {what}.")
         if self._doorbell == -1:
+            try:
+                self._launch()
+            except OSError as error:
+                raise MinilambdaError(f"The template process could not be started: {error}.") from error
             self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self._launch()
 
     def descriptors(self) -> list[int]:
         """What to poll for reading, until ``generation`` changes."""

@@ -11,6 +11,9 @@ from minilambda.worker.cache import ArtifactCache
 CLOSE_PATIENCE = 5.0
 """How long a worker that ends waits for artifacts that are being written, seconds."""
 
+LOST = -1
+"""Stands for the descriptor of wasm that could not be kept."""
+
 
 class Artifacts:
     """The artifacts at hand, each an open descriptor, and the cache on disk behind them."""
@@ -70,22 +73,27 @@ class WasmFiles:
     """Wasm bytes on their way to the compiler, each in a memfd."""
 
     def __init__(self) -> None:
-        self._files: dict[str, int] = {}  # digest to descriptor
+        self._files: dict[str, int] = {}  # digest to descriptor, or LOST
 
     def keep(self, digest: str, offset: int, data: bytes) -> None:
-        if digest not in self._files:
-            self._files[digest] = os.memfd_create("wasm", os.MFD_CLOEXEC)
+        """Adds a piece. Where there is no room, the file is lost, and compiling it fails."""
         rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._files[digest], rest, offset)
-            rest, offset = rest[written:], offset + written
+        try:
+            if digest not in self._files:
+                self._files[digest] = os.memfd_create("wasm", os.MFD_CLOEXEC)
+            while rest and self._files[digest] != LOST:
+                written = os.pwrite(self._files[digest], rest, offset)
+                rest, offset = rest[written:], offset + written
+        except OSError:
+            self.drop(digest)
+            self._files[digest] = LOST
 
     def descriptor(self, digest: str) -> int:
         return self._files[digest]
 
     def drop(self, digest: str) -> None:
-        fd = self._files.pop(digest, None)
-        if fd is not None:
+        fd = self._files.pop(digest, LOST)
+        if fd != LOST:
             os.close(fd)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from minilambda.settings import BrokerSettings, Limits, WorkerSettings
 from tests.sim.nodes import Behaviour, BrokerNode, ClientNode, Ledger, WorkerNode
 from tests.sim.world import Connection, World
 
-LIMITS = Limits(timeout=2.0, memory_bytes=2**20, output_bytes=2**20)
+LIMITS = Limits(timeout=8.0, memory_bytes=2**20, output_bytes=2**20)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cluster:
             job = f"job-{number}"
             kinds = ("run",) * 12 + ("sleep", "crash")
             kind = "poison" if number < self.plan.poison else chance.choice(kinds)
-            behaviour = Behaviour(kind, chance.choice((0.001, 0.01, 0.1, 0.5)))
+            behaviour = Behaviour(kind, chance.choice((0.001, 0.01, 0.1, 0.5, 5.0)))
             self.behaviours[job] = behaviour
             self.retries[job] = chance.choice((0, 1, 2, 5))
             client = chance.choice(self.clients)
@@ -176,7 +176,7 @@ class Cluster:
             why = f"seed {self.world.seed}, {job} ({behaviour}): {told}\n{self.world.story_of(job + ' ')}"
             assert told, f"no answer: {why}"
             assert len(set(told)) == 1, f"different answers: {why}"
-            state, code, exit_code, attempt, stdout = told[0]
+            state, code, exit_code, _attempt, stdout = told[0]
             assert self.ledger.attempts(job) <= 1 + self.retries[job], f"ran too often: {why}"
             if state == "completed":
                 assert behaviour.kind == "run", why

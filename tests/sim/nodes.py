@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 
@@ -82,14 +83,10 @@ class BrokerNode:
 
 
 def _with_part(action: be.Send, spool: dict[str, bytes]) -> m.Message:
-    import dataclasses
-
     if action.part is None:
         return action.message
     part = action.part
-    return dataclasses.replace(
-        action.message, **{part.body: spool[part.digest][part.offset : part.offset + part.size]}
-    )
+    return dataclasses.replace(action.message, **{part.body: spool[part.digest][part.offset : part.offset + part.size]})
 
 
 @dataclass
@@ -270,7 +267,8 @@ class ClientNode:
         self.digest = "sha256:" + hashlib.sha256(wasm).hexdigest()
         self.pending: dict[str, m.Run] = {}
         self.connection = self._connect()
-        self._number = 0
+        self._number = 0  # of the last request
+        self._latest: dict[str, int] = {}  # job to the number of its last request
 
     def _connect(self) -> Connection:
         return Connection(self.world, self.broker.receive, self._receive, self.world.random.randbytes(5))
@@ -300,7 +298,7 @@ class ClientNode:
         self._expect(job, number)
 
     def _expect(self, job: str, number: int) -> None:
-        self._latest = {**getattr(self, "_latest", {}), job: number}
+        self._latest[job] = number
         self.world.after(self.RESEND, lambda: self._ask(job, False) if self._latest.get(job) == number else None)
 
     def _receive(self, connection: Connection, frames: list[bytes]) -> None:

@@ -1,7 +1,7 @@
 """A virtual clock, one source of chance, and a network of connections that can be slow, cut or silent.
 
-Everything that happens in a simulation is a call on this clock, and every choice is drawn from one seeded generator, so a
-seed reproduces a run exactly.
+Everything that happens in a simulation is a call on this clock, and every choice is drawn from one seeded generator, so
+a seed reproduces a run exactly.
 """
 
 from __future__ import annotations

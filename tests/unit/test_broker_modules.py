@@ -159,7 +159,10 @@ def test_the_least_recently_used_module_goes_first() -> None:
     world.run("again", wasm=sized(1, 100), detach=True)
     agent.done("again")
     world.run("j4", wasm=sized(4, 100), detach=True)
-    assert world.store[-2:] == [DropModule(digest_of(sized(2, 100))), StoreModule(digest_of(sized(4, 100)), sized(4, 100))]
+    assert world.store[-2:] == [
+        DropModule(digest_of(sized(2, 100))),
+        StoreModule(digest_of(sized(4, 100)), sized(4, 100)),
+    ]
 
 
 def test_a_module_that_an_unfinished_job_needs_stays_and_the_answer_is_busy() -> None:

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from minilambda.client.calls import Patience
+from minilambda.client.core import PIECE
 from minilambda.errors import (
     Busy,
     MinilambdaError,
@@ -94,7 +95,7 @@ def test_silence_sends_the_same_job_again_without_the_module(talk: Talk) -> None
 
 
 def test_a_large_input_gets_time_to_travel_before_it_is_sent_again(talk: Talk) -> None:
-    talk.start(run(stdin=b"x" * 2 * MIB), SMALL)
+    talk.start(run(stdin=b"x" * 2 * PIECE), SMALL)
     talk.wait(20.0)
     assert len(talk.sent) == 1
     talk.wait(7.0)
@@ -226,3 +227,11 @@ def test_a_call_that_can_not_be_sent_ends_with_the_reason(talk: Talk) -> None:
     number = talk.start(run(), SMALL)
     talk.take(talk.core.fail(number, OSError("gone"), talk.now))
     assert isinstance(talk.ended[number], OSError)
+
+
+def test_a_connection_that_broke_sends_again_what_waits_for_an_answer(talk: Talk) -> None:
+    numbers = [talk.start(run(job), SMALL) for job in "ab"]
+    talk.answer(Refused(numbers[1], "busy", "Full.", 5000))
+    talk.core.disconnected(talk.now)
+    talk.wait(0.1)
+    assert [send.message.request for send in talk.sent] == [*numbers, numbers[0]]
