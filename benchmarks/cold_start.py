@@ -233,15 +233,22 @@ def _result(guest: Guest, tier: str, ours: list[Sample], theirs: list[Sample]) -
     }
 
 
+def _check_targets(plot: str | None, figures: str | None) -> None:
+    """Find out before minutes are spent whether the files can be written. Raises ``ValueError``."""
+    if plot and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: pip install 'minilambda[bench]', or run it by `make bench`.")
+    if plot and Path(plot).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot: {plot} must end in .png, .svg or .pdf.")
+    for path in filter(None, (plot, figures)):
+        if not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"{path}: there is no such directory.")
+
+
 def main() -> int:
     args = docopt(USAGE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if args["--plot"] and importlib.util.find_spec("matplotlib") is None:
-            raise ValueError("--plot needs matplotlib: pip install 'minilambda[bench]', or run it by `make bench`.")
-        for path in filter(None, (args["--plot"], args["--json"])):
-            if not Path(path).resolve().parent.is_dir():
-                raise ValueError(f"{path}: there is no such directory.")
+        _check_targets(args["--plot"], args["--json"])
         if args["--from"]:
             document = report.read(Path(args["--from"]))
         else:
@@ -257,7 +264,7 @@ def main() -> int:
         console.print("interrupted")
         return 130
     except (MinilambdaError, ClusterFailed, ValueError, OSError) as error:
-        console.print(f"cold_start: {error}", style="bold red", markup=False)
+        console.print(f"cold_start: {error}", style="bold red", markup=False, soft_wrap=True)
         return 1
     return 0
 

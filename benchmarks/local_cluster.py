@@ -45,14 +45,15 @@ class LocalCluster:
             self._start("broker", "broker", "--bind", "127.0.0.1:0")
             self.address = _wait(lambda: self._printed("broker"), "the broker says its address")[0]
         except BaseException:
-            self._stop_all()
+            self._stop_all(complain=False)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_all()
+        # After a failure or an interrupt, a process may well end badly: the first error is the one to tell.
+        self._stop_all(complain=error is None)
 
     def start_worker(self, client: Client) -> str:
         """A new worker process. Returns its name when it has registered and its runners wait for work."""
@@ -130,14 +131,14 @@ class LocalCluster:
         if code != 0:
             raise ClusterFailed(f"{name} ended with {code}: {self._log(name)}")
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, complain: bool) -> None:
         problems = []
         for name in reversed(list(self._processes)):
             try:
                 self._stop(name)
             except ClusterFailed as problem:
                 problems.append(str(problem))
-        if problems:
+        if problems and complain:
             raise ClusterFailed("; ".join(problems))
 
 

@@ -66,7 +66,7 @@ def machine_line(document: Document) -> str:
 def show(document: Document) -> None:
     """Print everything."""
     # A terminal decides its own width; anything else gets one that holds the tables.
-    console = Console(width=None if sys.stdout.isatty() else 132, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(_latencies(document))
     console.print(_breakdown(document))
     console.print(_notes(document))
@@ -74,29 +74,38 @@ def show(document: Document) -> None:
 
 def _latencies(document: Document) -> Table:
     table = Table(title="What a client waits, end to end (milliseconds)", title_justify="left")
-    table.add_column("module", no_wrap=True)
-    table.add_column("tier", no_wrap=True)
-    for name in ("samples", "median", "p99"):
+    for name in ("\nmodule", "\ntier"):
+        table.add_column(name, no_wrap=True)
+    for name in ("\nsamples", "\nmedian", "\np99", "\nbest"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("wasmtime-py samples", "median", "p99"):
-        table.add_column(name, justify="right", style="dim")
-    table.add_column("ratio of medians", justify="right", style="bold")
+    for name in ("wasmtime-py\nmedian", "\np99", "\nbest"):
+        table.add_column(name, justify="right", style="dim", no_wrap=True)
+    table.add_column("\nratio", justify="right", style="bold", no_wrap=True)
     for row in document["results"]:
         first = row["tier"] == "never seen"
-        cells: list[str] = []
-        for side in (row["minilambda"], row["wasmtime_py"]):
-            cells += [str(side["count"]), milliseconds(side["median_ms"]), _p99(side)]
-        name = f"{escape(row['title'])}, {size(row['wasm_bytes'])}" if first else ""
-        table.add_row(name, row["tier"], *cells, f"{row['ratio']:.2f} ×", end_section=row["tier"] == "warm")
+        ours, theirs = row["minilambda"], row["wasmtime_py"]
+        table.add_row(
+            f"{escape(row['title'])}, {size(row['wasm_bytes'])}" if first else "",
+            row["tier"],
+            str(ours["count"]),
+            *_figures(ours),
+            *_figures(theirs),
+            f"{row['ratio']:.2f} ×",
+            end_section=row["tier"] == "warm",
+        )
     for name in document["absent"]:
         table.add_row(name, "not there: run `make guests`", style="yellow")
     return table
 
 
-def _p99(side: dict[str, Any]) -> str:
-    """With under 100 samples the p99 is the largest of them, which the parentheses say."""
-    text = milliseconds(side["p99_ms"])
-    return text if side["count"] >= 100 else f"({text})"
+def _figures(side: dict[str, Any]) -> tuple[str, str, str]:
+    """Median, p99 and best. With under 100 samples the p99 is the largest of them, which the parentheses say."""
+    tail = milliseconds(side["p99_ms"])
+    return (
+        milliseconds(side["median_ms"]),
+        tail if side["count"] >= 100 else f"({tail})",
+        milliseconds(side["min_ms"]),
+    )
 
 
 def _breakdown(document: Document) -> Table:
@@ -126,7 +135,11 @@ def _notes(document: Document) -> str:
     machine = document["machine"]
     phases = "\n".join(f"  [bold]{name:8}[/] {meaning}" for name, meaning in PHASES.items())
     missing = "\n".join(f"  - {each}" for each in document["not_measured"])
-    brackets = "\np99 in parentheses: under 100 samples, so it is the largest of them."
+    brackets = (
+        "\np99 in parentheses: under 100 samples, so it is the largest of them. "
+        "best: the run that the rest of the machine "
+        "disturbed least. ratio: of the medians."
+    )
     version = f"minilambda {document['minilambda']}" + (f" ({machine['commit']})" if machine["commit"] else "")
     return (
         f"{phases}{brackets}\n"
