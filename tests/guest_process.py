@@ -9,7 +9,7 @@ import os
 from multiprocessing.connection import Connection
 from typing import Any
 
-from minilambda.worker.engine import compile_wasm
+from minilambda.worker.toolchain import compile_wasm
 from minilambda.worker.events import Outcome, RunOrder
 from tests import wat
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import queue
 import re
@@ -21,6 +22,8 @@ from pathlib import Path
 
 from minilambda.errors import MinilambdaError
 from minilambda.worker import artifact_file
+
+log = logging.getLogger("minilambda.worker")
 
 _ARTIFACT = ".artifact"
 _LOCK = ".lock"
@@ -110,7 +113,7 @@ class ArtifactCache:
         except OSError as error:
             self._disk_failed(error)
             return
-        self.problem = f"The artifact of {digest} was damaged. It is deleted, and compiled again when it is needed."
+        self._say(f"The artifact of {digest} was damaged. It is deleted, and compiled again when it is needed.")
 
     # --- one compilation for all workers -------------------------------------------------------------
 
@@ -175,9 +178,7 @@ class ArtifactCache:
         """
         size = os.fstat(artifact_fd).st_size + artifact_file.OVERHEAD
         if size > self._max_bytes:
-            self.problem = (
-                f"An artifact of {size} bytes is not stored: the whole cache may have {self._max_bytes} bytes."
-            )
+            self._say(f"An artifact of {size} bytes is not stored: the whole cache may have {self._max_bytes} bytes.")
             return
         temporary = self._path(digest, f".{secrets.token_hex(8)}{_TEMPORARY}")
         try:
@@ -208,7 +209,13 @@ class ArtifactCache:
         return f"{digest} {self._fingerprint}".encode()
 
     def _disk_failed(self, error: OSError) -> None:
-        self.problem = f"The cache directory {self._root} is of no use: {error.strerror or error}."
+        self._say(f"The cache directory {self._root} is of no use: {error.strerror or error}.")
+
+    def _say(self, problem: str) -> None:
+        """Note what is wrong, and log it unless that is known."""
+        if problem != self.problem:
+            log.warning("%s", problem)
+        self.problem = problem
 
     def _write(self, temporary: Path, digest: str, component: bool, artifact_fd: int) -> None:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)

@@ -14,7 +14,7 @@ import time
 from minilambda.errors import InvalidModule
 from minilambda.worker import codec, walls
 from minilambda.worker.channel import Channel
-from minilambda.worker.engine import compile_wasm
+from minilambda.worker.toolchain import compile_wasm
 
 _CHUNK = 1 << 20  # bytes per read of the wasm
 _MEMORY_PER_CORE = 4 << 20  # bytes that each thread of the compiler may have for its stack, beyond the limit
@@ -38,7 +38,7 @@ class Compiler:
     def serve(self) -> None:
         """Compile, and tell the agent how it went."""
         walls.set_name("ml-compiler")
-        walls.raise_walls("compiler")
+        walls.raise_walls()
         self._limit()
         try:
             message = self._compile()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import wasmtime.component as wc
 
 from minilambda.errors import BadArguments, OutputLimit
-from minilambda.worker import native
+from minilambda.worker import engine
 from minilambda.worker.valuetypes import Signature, Type
 
 _CODES: Final = {
@@ -84,7 +84,7 @@ class Lowered:
 
     def __init__(self, signature: Signature, values: list[Any]) -> None:
         self._kept: list[Any] = []  # the memory that raw values point to
-        self.params = (native.RawValue * len(values))()
+        self.params = (engine.RawValue * len(values))()
         for raw, (_, type_), value in zip(self.params, signature.params, values, strict=True):
             self._lower(type_, value, raw)
 
@@ -102,7 +102,7 @@ class Lowered:
         elif kind == "list":
             self._list(type_, value, raw.of.list)
         elif kind == "flags":
-            names = self._array(native.RawName, len(value), raw.of.flags)
+            names = self._array(engine.RawName, len(value), raw.of.flags)
             for name, text in zip(names, value, strict=True):
                 self._name(text, name)
         elif kind in ("record", "tuple"):
@@ -130,22 +130,22 @@ class Lowered:
 
     def _boxed(self, type_: Type | None, value: Any) -> Any:
         assert type_ is not None
-        raw = native.RawValue()
+        raw = engine.RawValue()
         self._kept.append(raw)
         self._lower(type_, value, raw)
         return ctypes.pointer(raw)
 
     def _name(self, text: str, name: Any) -> None:
         data = text.encode()
-        ctypes.memmove(self._array(native.RawByte, len(data), name), data, len(data))
+        ctypes.memmove(self._array(engine.RawByte, len(data), name), data, len(data))
 
     def _list(self, type_: Type, value: Any, owner: Any) -> None:
         element = type_.parts[0][1]
         assert element is not None
-        array = self._array(native.RawValue, len(value), owner)
+        array = self._array(engine.RawValue, len(value), owner)
         if isinstance(value, bytes):
             view = memoryview(array).cast("B")
-            step, offset = ctypes.sizeof(native.RawValue), native.RawValue.of.offset
+            step, offset = ctypes.sizeof(engine.RawValue), engine.RawValue.of.offset
             view[::step] = bytes((_CODES["u8"],)) * len(value)
             view[offset::step] = value
             return
@@ -155,13 +155,13 @@ class Lowered:
     def _fields(self, type_: Type, value: Any, raw: Any) -> None:
         if type_.kind == "tuple":
             for item, (_, inner), one in zip(
-                self._array(native.RawValue, len(value), raw.of.tuple), type_.parts, value, strict=True
+                self._array(engine.RawValue, len(value), raw.of.tuple), type_.parts, value, strict=True
             ):
                 assert inner is not None
                 self._lower(inner, one, item)
             return
         for entry, (name, inner), one in zip(
-            self._array(native.RawEntry, len(value), raw.of.record), type_.parts, value, strict=True
+            self._array(engine.RawEntry, len(value), raw.of.record), type_.parts, value, strict=True
         ):
             assert inner is not None
             self._name(name, entry.name)
@@ -235,7 +235,7 @@ class Lifter:
         if element.kind not in _FORMATS or not raw.size:
             items = [self.lift(element, raw.data[i]) for i in range(raw.size)]
             return bytes(items) if element.kind == "u8" else items
-        step, offset = ctypes.sizeof(native.RawValue), native.RawValue.of.offset
+        step, offset = ctypes.sizeof(engine.RawValue), engine.RawValue.of.offset
         buffer = (ctypes.c_uint8 * (step * raw.size)).from_address(ctypes.addressof(raw.data.contents))
         if element.kind == "u8":
             return bytes(memoryview(buffer).cast("B")[offset::step])

@@ -10,14 +10,13 @@ from typing import Any, Final
 import wasmtime
 
 from minilambda.errors import BadArguments, DeadlineExceeded, MinilambdaError, OutputLimit, Trap
-from minilambda.worker import engine as engines
-from minilambda.worker import native
+from minilambda.worker import engine, toolchain
 from minilambda.worker.deadline import DeadlineTimer
-from minilambda.worker.engine import BadArtifact
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.limits import DATA_SLACK, RESULT_SLACK, KernelLimits
 from minilambda.worker.outcome import Ending, from_error, from_failure
 from minilambda.worker.prepared import ComponentGuest, CoreGuest, Linkers, Run, Stage
+from minilambda.worker.toolchain import BadArtifact
 
 __all__ = ["BadArtifact", "GuestHost"]
 
@@ -92,7 +91,7 @@ class GuestHost:
             ending, memory = from_failure(error), 0
         except Exception as error:  # what happens before a guest runs is no failure of the guest
             self._empty_output()
-            text = engines.one_line(f"{type(error).__name__}: {error}", 300)
+            text = toolchain.one_line(f"{type(error).__name__}: {error}", 300)
             ending, memory = Ending(MinilambdaError.code, f"The runner can't run the guest: {text}"), 0
         run_ms, cpu_ms = (time.perf_counter() - started) * 1e3, (time.process_time() - cpu) * 1e3
         return Outcome(
@@ -171,7 +170,7 @@ class GuestHost:
         args = () if order.invoke is not None else order.args
         if any("\0" in text for text in (*args, *(part for pair in order.env for part in pair))):
             raise BadArguments("An argument or environment variable holds a zero character.")
-        return native.grant(store, (PROGRAM_NAME, *args), order.env, order.stdin, self._stdout_path, self._stderr_path)
+        return engine.grant(store, (PROGRAM_NAME, *args), order.env, order.stdin, self._stdout_path, self._stderr_path)
 
     def _memory(
         self,
@@ -203,7 +202,7 @@ class GuestHost:
 
     def prime(self) -> None:
         """Run a small guest of our own, so that the first job finds all warm: code paths, pages, WASI's threads."""
-        _, artifact = engines.compile_wasm(bytes(wasmtime.wat2wasm(_PRIMER)), self._compiler, parallel=False)
+        _, artifact = toolchain.compile_wasm(bytes(wasmtime.wat2wasm(_PRIMER)), self._compiler, parallel=False)
         fd = os.memfd_create("primer", os.MFD_CLOEXEC)
         try:
             os.write(fd, artifact)

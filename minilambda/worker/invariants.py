@@ -6,7 +6,7 @@ from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from minilambda.fields import MAX_FRAME
-from minilambda.messages import JobRef
+from minilambda.messages import JobRef, body_handle
 from minilambda.worker.jobs import InvariantError
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def _check_transfers(execution: Execution) -> None:
     puller = execution.puller
     if not 0 <= puller.outstanding < puller.window + MAX_FRAME:
         raise InvariantError(f"{puller.outstanding} bytes are outstanding.")
-    for digest, module in execution.modules.by_digest.items():
-        if (module.state == "fetching") != (digest in puller):
-            raise InvariantError(f"{digest} is {module.state}, and its transfer says otherwise.")
+    fetched = {module.digest for module in execution.modules.by_digest.values() if module.state == "fetching"}
+    missing = {body_handle(job.ref, name) for job in execution.jobs.values() for name in job.missing}
+    if fetched | missing != set(puller):
+        raise InvariantError(f"The transfers and what is missing disagree: {(fetched | missing) ^ set(puller)}.")

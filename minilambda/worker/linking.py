@@ -8,9 +8,9 @@ import wasmtime
 import wasmtime.component as wc
 
 from minilambda.errors import UnknownImport
-from minilambda.worker.engine import one_line
-from minilambda.worker.native import kind_of
+from minilambda.worker.engine import kind_of
 from minilambda.worker.outcome import GuestExit
+from minilambda.worker.toolchain import one_line
 
 PREVIEW1: Final = "wasi_snapshot_preview1"
 

@@ -8,8 +8,8 @@ from typing import Final
 import wasmtime
 
 from minilambda.errors import MinilambdaError, OutOfMemory, StackOverflow, Trap, UnknownImportCalled
-from minilambda.worker.engine import one_line
-from minilambda.worker.native import frames_of
+from minilambda.worker.engine import frames_of
+from minilambda.worker.toolchain import one_line
 
 _BACKTRACE_BYTES: Final = 8192
 _BACKTRACE_FRAMES: Final = 30

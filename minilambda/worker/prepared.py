@@ -11,8 +11,7 @@ import wasmtime
 import wasmtime.component as wc
 
 from minilambda.errors import MinilambdaError, OutputLimit, UnknownExport
-from minilambda.worker import engine as engines
-from minilambda.worker import native
+from minilambda.worker import engine, toolchain
 from minilambda.worker.component_values import Lifter, Lowered, signature_of
 from minilambda.worker.events import RunOrder
 from minilambda.worker.linking import component_fault, component_linker, core_linker, link_core, unknown_in_component
@@ -42,7 +41,7 @@ class Linkers:
     """An engine and the linkers that all its modules share."""
 
     def __init__(self, compiler: str) -> None:
-        self.engine = engines.make_engine(compiler)
+        self.engine = toolchain.make_engine(compiler)
         self.core = core_linker(self.engine)
         self._component: wc.Linker | None = None  # made at the first component
 
@@ -63,7 +62,7 @@ def _pack(value: Any, limit: int) -> bytes:
 
 def _not_exported(kind: str, wanted: str, names: Iterable[str]) -> UnknownExport:
     listed = list(names)
-    shown = ", ".join(engines.one_line(name, _NAME_LENGTH) for name in listed[:_LISTED])
+    shown = ", ".join(toolchain.one_line(name, _NAME_LENGTH) for name in listed[:_LISTED])
     more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
     there = f"it exports {shown}{more}" if listed else "it exports no function"
     return UnknownExport(f"The {kind} {wanted}; {there}.")
@@ -74,7 +73,7 @@ class CoreGuest:
 
     def __init__(self, linkers: Linkers, path: str) -> None:
         self._linkers = linkers
-        self._module = engines.load_module(linkers.engine, path)
+        self._module = toolchain.load_module(linkers.engine, path)
         self._functions: dict[str, wasmtime.FuncType] = {}  # exported functions by name
         self._memories: list[str] = []  # names of exported memories
         for export in self._module.exports:
@@ -104,7 +103,7 @@ class CoreGuest:
         type_ = self._functions.get(name)
         if type_ is None:
             wanted = (
-                f"has no function {engines.one_line(name, _NAME_LENGTH)!r}"
+                f"has no function {toolchain.one_line(name, _NAME_LENGTH)!r}"
                 if order.invoke is not None
                 else "is not a command: it has no _start"
             )
@@ -120,20 +119,20 @@ class CoreGuest:
         return lambda stage: self._invoke(pre, stage, name, signature, values, order.output_bytes)
 
     def _command(self, pre: wasmtime.InstancePre, stage: Stage) -> Ending:
-        instance = native.instantiate(pre, stage.store)
+        instance = engine.instantiate(pre, stage.store)
         stage.seen(instance)
-        native.call(instance, stage.store, "_start", (), (), (), stage.leave)
+        engine.call(instance, stage.store, "_start", (), (), (), stage.leave)
         return Ending(exit_code=0)
 
     def _invoke(
         self, pre: wasmtime.InstancePre, stage: Stage, name: str, signature: Signature, values: list[Any], limit: int
     ) -> Ending:
-        instance = native.instantiate(pre, stage.store)
+        instance = engine.instantiate(pre, stage.store)
         stage.seen(instance)
         if self.needs_wasi and name != "_initialize" and self._has_initialize():
-            native.call(instance, stage.store, "_initialize", (), (), (), lambda: None)
+            engine.call(instance, stage.store, "_initialize", (), (), (), lambda: None)
         kinds, results = [t.kind for _, t in signature.params], [t.kind for t in signature.results]
-        answers = native.call(instance, stage.store, name, kinds, values, results, stage.leave)
+        answers = engine.call(instance, stage.store, name, kinds, values, results, stage.leave)
         return Ending(value=_pack(None if not answers else answers[0] if len(answers) == 1 else answers, limit))
 
     def _has_initialize(self) -> bool:
@@ -144,7 +143,7 @@ class CoreGuest:
         """The size of the exported memories, bytes; None where none is exported."""
         if not self._memories:
             return None
-        return sum(native.memory_size(instance, store, name) for name in self._memories)
+        return sum(engine.memory_size(instance, store, name) for name in self._memories)
 
     def close(self) -> None:
         """Free the module's code."""
@@ -154,9 +153,9 @@ class CoreGuest:
 
 
 def _core_signature(name: str, type_: wasmtime.FuncType) -> Signature:
-    params = tuple(("", Type(native.kind_of(t))) for t in type_.params)
-    results = tuple(Type(native.kind_of(t)) for t in type_.results)
-    return Signature(engines.one_line(name, _NAME_LENGTH), params, results)
+    params = tuple(("", Type(engine.kind_of(t))) for t in type_.params)
+    results = tuple(Type(engine.kind_of(t)) for t in type_.results)
+    return Signature(toolchain.one_line(name, _NAME_LENGTH), params, results)
 
 
 class ComponentGuest:
@@ -167,7 +166,7 @@ class ComponentGuest:
 
     def __init__(self, linkers: Linkers, path: str) -> None:
         self._linkers = linkers
-        self._component = engines.load_component(linkers.engine, path)
+        self._component = toolchain.load_component(linkers.engine, path)
         self._type = self._component.type
         self._unknown = unknown_in_component(self._type, linkers.engine)
         self._trapping: wc.Linker | None = None  # made for this component once unknown imports may trap
@@ -222,17 +221,17 @@ class ComponentGuest:
         return Ending(exit_code=int(getattr(answer, "tag", "ok") == "err"))
 
     def _invoke(self, func: wc.Func, stage: Stage, order: RunOrder) -> Ending:
-        if not native.RAW_VALUES:
+        if not engine.RAW_VALUES:
             raise MinilambdaError("This wasmtime can't exchange values with components.")
         assert order.invoke is not None
-        signature = signature_of(engines.one_line(order.invoke, _NAME_LENGTH), func.type(stage.store))
+        signature = signature_of(toolchain.one_line(order.invoke, _NAME_LENGTH), func.type(stage.store))
         lowered = Lowered(signature, arguments(signature, order.args, order.values))
         if not signature.results:
-            native.call_component(func, stage.store, lowered.params, None, stage.leave)
+            engine.call_component(func, stage.store, lowered.params, None, stage.leave)
             return Ending(value=_pack(None, order.output_bytes))
-        raw = native.RawValue()
+        raw = engine.RawValue()
         try:
-            native.call_component(func, stage.store, lowered.params, raw, stage.leave)
+            engine.call_component(func, stage.store, lowered.params, raw, stage.leave)
         except wasmtime.WasmtimeError as error:
             if str(error).startswith("too much data is being copied"):
                 raise OutputLimit("The result is larger than a component can pass: about 3 million values.") from None
@@ -240,7 +239,7 @@ class ComponentGuest:
         try:
             result = Lifter(order.output_bytes).lift(signature.results[0], raw)
         finally:
-            native.delete_value(raw)
+            engine.delete_value(raw)
         return Ending(value=_pack(result, order.output_bytes))
 
     def _find(self, invoke: str | None) -> wc.ExportIndex:
@@ -259,7 +258,7 @@ class ComponentGuest:
         index = self._component.get_export_index(function, parent) if known else None
         if index is None:
             raise _not_exported(
-                "component", f"has no function {engines.one_line(invoke, _NAME_LENGTH)!r}", self._names(exports)
+                "component", f"has no function {toolchain.one_line(invoke, _NAME_LENGTH)!r}", self._names(exports)
             )
         return index
 

@@ -69,7 +69,7 @@ def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
         "deadline": ("deadline_exceeded", f"The guest was stopped at its deadline of {limits.timeout:g} s."),
         "cancelled": ("cancelled", ""),
         "output": ("output_limit", f"The guest wrote more than the {limits.output_bytes} bytes that the job allows."),
-    }.get(job.ending, ("runner_crashed", f"The process that ran the guest died: {event.how}."))
+    }.get(job.ending, ("runner_crashed", f"The process that ran the guest died: {event.how.rstrip('.')}."))
     finished = ended(job, code, message, now)
     finished.stdout = event.stdout[: limits.output_bytes]
     finished.stderr = event.stderr[: max(0, limits.output_bytes - len(finished.stdout))]

@@ -12,8 +12,8 @@ import os
 
 from minilambda.worker import codec, walls
 from minilambda.worker.channel import MAX_SPILL, Channel
-from minilambda.worker.engine import BadArtifact
 from minilambda.worker.guest import GuestHost
+from minilambda.worker.toolchain import BadArtifact
 
 _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this many
 
@@ -33,7 +33,7 @@ class Runner:
         Raises ChannelClosed then, and whatever else goes wrong in our own code.
         """
         walls.set_name("ml-runner")
-        raised = walls.raise_walls("runner")
+        raised = walls.raise_walls()
         host = GuestHost(self._stdout_fd, self._stderr_fd, self._compiler)
         host.prime()
         gc.collect()

@@ -29,10 +29,10 @@ from minilambda.fields import MAX_FRAME
 from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker.core import Core
-from minilambda.worker.engine import fingerprint
 from minilambda.worker.events import CompileFinished, ProcessEvent
 from minilambda.worker.processes import Processes
 from minilambda.worker.stores import WasmFiles, open_artifacts
+from minilambda.worker.toolchain import fingerprint
 from minilambda.worker.words import Identity
 
 log = logging.getLogger("minilambda.worker")

@@ -23,7 +23,7 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _KERNEL_TAKES_FIRST = b"1000"  # oom_score_adj: the largest
-_NICE = {"runner": 5, "compiler": 10}  # added to the niceness: the agent must always be the one that is served
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -78,8 +78,8 @@ def close_all_but(keep: Iterable[int]) -> None:
     os.close(null)
 
 
-def raise_walls(kind: str) -> list[str]:
-    """Raise every wall around this process, which is a "runner" or a "compiler".
+def raise_walls() -> list[str]:
+    """Raise every wall around this process, a runner or a compiler.
 
     Answers one line for each wall: its name and "raised", or "absent: " and the reason.
     """
@@ -91,7 +91,6 @@ def raise_walls(kind: str) -> list[str]:
         ("core", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))),
         ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))),
         ("oom_first", _taken_first),
-        ("nice", lambda: os.nice(_NICE[kind])),
         # Not dumpable: a sibling of the same user can't trace this process or take its descriptors.
         ("untraceable", lambda: _prctl(_PR_SET_DUMPABLE, 0)),
         ("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),

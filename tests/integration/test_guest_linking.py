@@ -150,7 +150,7 @@ def test_an_evicted_module_is_gone(host: GuestProcess) -> None:
 
 
 def test_the_baseline_compiler_runs_guests_too() -> None:
-    from minilambda.worker.engine import COMPILERS
+    from minilambda.worker.toolchain import COMPILERS
 
     if "winch" not in COMPILERS:
         pytest.skip("this wasmtime has no baseline compiler")

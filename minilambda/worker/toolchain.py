@@ -1,0 +1,160 @@
+"""The one place that knows how wasmtime is configured, and how artifacts are made and loaded.
+
+Compiling and running use the same configuration, else an artifact does not load.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+from typing import Final
+
+import wasmtime
+from wasmtime import component as wasm_component
+
+from minilambda.errors import InvalidModule, MinilambdaError
+from minilambda.worker import engine
+
+MAX_WASM_STACK: Final = 1 << 20
+"""Bytes of native stack that guest code may use; the runner's own stack must be well above it."""
+
+FEATURES: Final[tuple[tuple[str, bool], ...]] = (
+    ("wasm_threads", False),
+    ("shared_memory", False),
+)
+"""What differs from wasmtime's defaults. No threads and no shared memory: a guest has one thread, and its
+memory is counted in one process. All else (SIMD, bulk memory, multi-value, multi-memory, memory64, reference
+types, tail calls, exceptions, GC) is as this wasmtime and compiler have it by default."""
+
+_CORE_PREAMBLE: Final = b"\0asm\x01\0\0\0"
+_COMPONENT_PREAMBLE: Final = b"\0asm\x0d\0\x01\0"
+_ERROR_LIMIT: Final = 600  # characters of wasmtime's text in a message
+
+
+class BadArtifact(MinilambdaError):
+    """An artifact is missing or does not load: it is damaged, or of another engine. Compile it again."""
+
+    code = "internal"
+    sentence = "The compiled artifact does not load."
+
+
+COMPILERS: tuple[str, ...] = ("cranelift", "winch") if engine.HAS_WINCH else ("cranelift",)
+"""The compilers that this build of wasmtime has, the default one first."""
+
+
+def _config(compiler: str) -> wasmtime.Config:
+    if compiler not in COMPILERS:
+        raise ValueError(f"unknown compiler {compiler!r}; this wasmtime has {', '.join(COMPILERS)}")
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    config.max_wasm_stack = MAX_WASM_STACK
+    for name, value in FEATURES:
+        setattr(config, name, value)
+    if compiler == "winch":
+        engine.use_winch(config)
+    else:
+        config.strategy = compiler
+    return config
+
+
+def make_engine(compiler: str = "cranelift", *, parallel: bool = False) -> wasmtime.Engine:
+    """An engine of the product's configuration. Raises ValueError for a compiler that is not in COMPILERS.
+
+    ``parallel`` compiles on threads of its own; artifacts don't depend on it.
+    """
+    config = _config(compiler)
+    config.parallel_compilation = parallel
+    return wasmtime.Engine(config)
+
+
+@functools.lru_cache(maxsize=1)
+def _cpu_features() -> str:
+    """The processor's feature flags: compiled code uses what its machine has, and caches can be shared."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                name, _, flags = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return " ".join(sorted(flags.split()))
+    except OSError:
+        pass
+    return platform.processor()
+
+
+@functools.lru_cache(maxsize=4)
+def fingerprint(compiler: str = "cranelift") -> str:
+    """Names everything that decides whether an artifact loads, as 16 hex digits.
+
+    That is the wasmtime version, the configuration, the compiler, the target and its processor features.
+    """
+    parts = (
+        importlib.metadata.version("wasmtime"),
+        compiler,
+        MAX_WASM_STACK,
+        FEATURES,
+        os.uname().sysname,
+        platform.machine(),
+    )
+    text = repr(parts) + _cpu_features()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_component(wasm: bytes) -> bool:
+    """Whether the preamble is a component's. Says nothing of the bytes after it."""
+    return wasm[:8] == _COMPONENT_PREAMBLE
+
+
+def one_line(text: str, limit: int = _ERROR_LIMIT) -> str:
+    """Text for a message: one line, printable, at most ``limit`` characters."""
+    line = " ".join(text[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def compile_wasm(wasm: bytes, compiler: str = "cranelift", *, parallel: bool = True) -> tuple[bool, bytearray]:
+    """Compile a module or component, on several threads where ``parallel`` is set; answers (is component, artifact).
+
+    Raises InvalidModule with the compiler's reason. Text format is refused, as is an empty input.
+    """
+    component = is_component(wasm)
+    if not component and wasm[:8] != _CORE_PREAMBLE:
+        raise InvalidModule(_preamble_fault(wasm))
+    engine = make_engine(compiler, parallel=parallel)
+    try:
+        if component:
+            return True, wasm_component.Component(engine, wasm).serialize()
+        return False, wasmtime.Module(engine, wasm).serialize()
+    except wasmtime.WasmtimeError as error:
+        kind = "component" if component else "module"
+        raise InvalidModule(f"The {kind} does not compile: {one_line(str(error))}.") from None
+
+
+def _preamble_fault(wasm: bytes) -> str:
+    if not wasm:
+        return "The module is empty: it has no bytes."
+    if wasm[:4] == b"\0asm":
+        return (
+            f"The bytes start as WebAssembly, but of a version that is not known ({wasm[4:8].hex(' ') or 'cut off'})."
+        )
+    if wasm.lstrip()[:1] == b"(":
+        return "The bytes look like WebAssembly text; send the binary format."
+    return f"The bytes are not WebAssembly: they start with {wasm[:4].hex(' ')}, not with 00 61 73 6d."
+
+
+def load_module(engine: wasmtime.Engine, path: str) -> wasmtime.Module:
+    """Map an artifact of a core module. Raises BadArtifact."""
+    try:
+        return wasmtime.Module.deserialize_file(engine, path)
+    except wasmtime.WasmtimeError as error:
+        raise BadArtifact(f"The artifact does not load: {one_line(str(error))}.") from None
+
+
+def load_component(engine: wasmtime.Engine, path: str) -> wasm_component.Component:
+    """Map an artifact of a component. Raises BadArtifact."""
+    try:
+        return wasm_component.Component.deserialize_file(engine, path)
+    except wasmtime.WasmtimeError as error:
+        raise BadArtifact(f"The artifact does not load: {one_line(str(error))}.") from None
