@@ -7,6 +7,7 @@ outstanding, so a small message never queues behind a large body, on either side
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from minilambda.fields import MAX_FRAME
@@ -37,6 +38,9 @@ class Puller:
 
     def __contains__(self, handle: str) -> bool:
         return handle in self._transfers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._transfers)
 
     def start(self, handle: str, total: int) -> None:
         """Wants a body; a handle that is on its way already is left as it is."""

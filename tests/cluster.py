@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minilambda import Client
+if TYPE_CHECKING:
+    from minilambda import Client
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / "bin"
@@ -142,14 +143,9 @@ class Cluster:
     def start_worker(self, *options: str) -> Service:
         self.workers_started += 1
         number = self.workers_started
-        place = [
-            "--orchestrator",
-            self.address,
-            "--name",
-            f"worker-{number}",
-            "--cache-dir",
-            str(self.folder / "cache"),
-        ]
+        place = ["--orchestrator", self.address, "--name", f"worker-{number}"]
+        if "--cache-dir" not in options:
+            place += ["--cache-dir", str(self.folder / "cache")]
         return self._start("worker", *place, *options, name=f"worker-{number}")
 
     def client(self, *args: str | Path, stdin: bytes = b"", timeout: float = 50.0) -> Ended:
@@ -172,6 +168,8 @@ class Cluster:
 
     def connect(self, **options: float) -> Client:
         """A Python client of this broker."""
+        from minilambda import Client  # a test of the bare protocol does without it
+
         return Client(self.address, **options)
 
     def service(self, name: str) -> Service:

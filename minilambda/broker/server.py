@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -34,10 +35,13 @@ BATCH = 256
 """Messages taken from the socket before the loop looks at its clocks."""
 
 MAX_SLEEP = 1.0
-"""The loop looks around at least so often, seconds."""
+"""The loop looks around at least so often, and at least twice in a heartbeat, seconds."""
 
 FLUSH_EVERY = 0.02
 """... and so often while something could not be sent, seconds."""
+
+NOW, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+"""Flags as plain numbers, which cost less to combine for every frame than enums."""
 
 ACCEPTED = by_name(CLIENT_MESSAGES + WORKER_MESSAGES)
 
@@ -57,6 +61,9 @@ def run_broker(
         text = f"{endpoint} can be reached from other machines, and anyone who reaches it can run code: "
         raise BadSetting(text + "bind to 127.0.0.1, or say --insecure if the network keeps strangers out.")
     server = Server(settings, endpoint)
+    # Jobs are many, long-lived and free of cycles: looking through them all would only make somebody wait.
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
     try:
         if on_bound is not None:
             on_bound(server.endpoint)
@@ -87,6 +94,7 @@ class Server:
         # Numbers of an earlier broker must not come again: a random start, with room to count.
         self.core = Core(settings, f"minilambda-broker/{__version__}", int.from_bytes(os.urandom(5), "big") << 20)
         self._settings = settings
+        self._max_sleep = min(MAX_SLEEP, settings.heartbeat / 2)
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._spool = Spool()
@@ -151,7 +159,8 @@ class Server:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_out, zmq.POLLIN)
-        allowed = self._settings.liveness / 2 + MAX_SLEEP
+        # A worker's silence may be a heartbeat old when a pause begins: both together must stay within its liveness.
+        allowed = 2 * self._max_sleep
         looked = time.monotonic()
         while not self._stopping:
             poller.poll(self._sleep())
@@ -170,7 +179,7 @@ class Server:
     def _sleep(self) -> int:
         """How long the poll may take, milliseconds, rounded up so that it does not end just before its time."""
         deadline = self.core.next_deadline()
-        longest = FLUSH_EVERY if self._outbox.waiting else MAX_SLEEP
+        longest = FLUSH_EVERY if self._outbox.waiting else self._max_sleep
         if deadline is None:
             return int(longest * 1000)
         return max(0, min(int(longest * 1000), math.ceil((deadline - time.monotonic()) * 1000)))
@@ -179,7 +188,7 @@ class Server:
         """Handle what has arrived, up to a bound; returns whether that was all."""
         for _ in range(BATCH):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._socket.recv_multipart(NOW)
             except zmq.Again:
                 return True
             parts = split_envelope(frames)
@@ -231,14 +240,19 @@ class Server:
 
     def _put(self, frames: list[bytes], track: bool) -> tuple[Outcome, Flight | None]:
         try:
-            flight = self._socket.send_multipart(frames, zmq.NOBLOCK, copy=not track, track=track)
+            if track:
+                return Outcome.SENT, self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False, track=True)
+            send = self._socket.send
+            for frame in frames[:-1]:
+                send(frame, MORE)
+            send(frames[-1], NOW)
         except zmq.Again:
             return Outcome.FULL, None
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 log.warning("a message could not be sent: %s", error)
             return Outcome.GONE, None
-        return Outcome.SENT, flight
+        return Outcome.SENT, None
 
 
 def _remove_stale(path: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +28,8 @@ MAX_REPLY = 256 * 1024 * 1024
 _IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to combine
 _BATCH = 256  # replies taken in before anything else is looked at
 _REPLIES = by_name(REPLIES)
+_NUMBERS = itertools.count()  # libzmq frees a name some time after its socket was closed: each is used once
+_numbers = itertools.count(1)  # of the monitors: a closed one gives its name back only some time later
 
 
 class Link:
@@ -183,7 +187,7 @@ class Link:
 
 def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A socket that becomes readable when the other's connection breaks."""
-    address = f"inproc://broken-{id(socket)}"
+    address = f"inproc://broken-{next(_numbers)}"
     socket.monitor(address, zmq.EVENT_DISCONNECTED)
     watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     watcher.connect(address)

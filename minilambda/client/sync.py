@@ -6,7 +6,8 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import zmq
@@ -74,6 +75,7 @@ class Client:
         self._jobs = 0  # job ids made so far
         self._context: zmq.Context[Any] | None = None
         self._link: Link | None = None
+        self._maps: weakref.WeakSet[Generator[RunResult, None, None]] = weakref.WeakSet()  # with a connection each
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -86,9 +88,11 @@ class Client:
         return f"<Client {self.endpoint}{' closed' if self._closed else ''}>"
 
     def close(self) -> None:
-        """Close the connection. Jobs that were submitted go on."""
+        """Close the connection. Jobs that were submitted go on; what a ``map`` still runs is cancelled."""
         if self._closed or os.getpid() != self._owner[0]:
             return
+        for results in list(self._maps):
+            results.close()
         self._closed = True
         if self._link is not None:
             self._link.close()
@@ -172,12 +176,14 @@ class Client:
             rest = {key: value for key, value in given.items() if key != "args"}
             return self._request(handle, given.get("args", ()), cast(RunOptions, {**options, **rest}))
 
-        def results() -> Iterator[RunResult]:
+        def results() -> Generator[RunResult, None, None]:
             self._check()
             with contextlib.closing(self._open(pipelined=True)) as link:
                 yield from Pipeline(link, handle, window, ordered).run(map(request, inputs), check)
 
-        return results()
+        found = results()
+        self._maps.add(found)
+        return found
 
     # --- modules and workers --------------------------------------------------------------------------
 

@@ -161,6 +161,18 @@ def test_a_map_raises_a_failure_in_its_turn_and_cancels_the_rest(client: Client)
             client.job(f"map-{number}").result(timeout=20)
 
 
+def test_closing_the_client_ends_a_map_that_was_left_half_way(cluster: Cluster) -> None:
+    inputs = [{"timeout": 30.0 if number else 0.2, "job_id": f"left-{number}"} for number in range(3)]
+    with Client(cluster.address) as client:
+        results = client.map(LOOP, inputs, window=3, check=False)
+        next(results)
+    assert list(results) == []
+    with Client(cluster.address) as client:
+        for number in range(1, 3):
+            with pytest.raises(errors.Cancelled):
+                client.job(f"left-{number}").result(timeout=20)
+
+
 def test_each_thread_has_a_client_of_its_own(cluster: Cluster) -> None:
     outputs: list[bytes] = []
 

@@ -1,11 +1,10 @@
-"""Every code that a job or a request can fail with, provoked by a guest or a request that earns it."""
+"""Every code that a job can fail with, provoked by a guest that earns it. Refused requests: `test_refusals.py`."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,25 +15,18 @@ from minilambda.client.job import Job
 from minilambda.client.results import RunResult
 from minilambda.errors import (
     BY_CODE,
-    BadRequest,
-    Busy,
+    JOB_CODES,
     Cancelled,
     CompileLimit,
-    Conflict,
     DeadlineExceeded,
-    InputTooLarge,
     JobError,
-    ModuleTooLarge,
-    NotFound,
-    NoWorkers,
     Poisoned,
-    QueueTimeout,
     RunnerCrashed,
     WorkerLost,
 )
 from tests import wat
 from tests.cluster import Cluster, running_cluster, wait_for
-from tests.integration.guests import HELLO, LOOP, SLEEP, padded, slow_to_compile
+from tests.integration.guests import HELLO, LOOP, SLEEP, slow_to_compile
 
 BOMB = 400  # functions: a module that takes many times the worker's limit to compile
 
@@ -169,22 +161,6 @@ def test_a_compiler_bomb_is_stopped_and_its_worker_goes_on(
         assert client.run(HELLO).attempt == 1
 
 
-def test_a_killed_runner_is_a_crash_and_its_slot_works_again(cluster: Cluster, client: Client) -> None:
-    # given
-    job = client.submit(SLEEP)
-    wait_state(job, "running")
-    worker = cluster.service(job.status().worker)
-    # when
-    for pid in worker.pids("ml-runner"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    # then
-    with pytest.raises(RunnerCrashed, match="SIGKILL") as raised:
-        job.result(20)
-    assert raised.value.result is not None and raised.value.result.attempt == 1
-    assert works(client)
-
-
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that notices quickly that a worker is lost."""
@@ -196,6 +172,23 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def kill_holder(cluster: Cluster, job: Job) -> None:
     wait_state(job, "running")
     cluster.lose(cluster.service(job.status().worker))
+
+
+def test_a_killed_runner_is_a_crash_and_its_slot_works_again(frail: Cluster) -> None:
+    # given
+    worker = frail.start_worker("--slots", "1")
+    with frail.connect() as client:
+        job = client.submit(SLEEP)
+        wait_state(job, "running")
+        # when
+        (runner,) = worker.pids("ml-runner")
+        os.kill(runner, signal.SIGKILL)
+        # then
+        with pytest.raises(RunnerCrashed, match="SIGKILL") as raised:
+            job.result(20)
+        assert raised.value.result is not None and raised.value.result.attempt == 1
+        assert works(client)
+    frail.retire(worker)
 
 
 def test_a_job_without_retries_fails_when_its_worker_is_lost(frail: Cluster) -> None:
@@ -259,86 +252,7 @@ def test_a_job_is_cancelled_while_its_module_is_compiled(cluster: Cluster, clien
     assert works(client)
 
 
-# --- requests that the broker refuses --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A broker with narrow limits and without a worker."""
-    broker = ["--max-module", "4K", "--max-stdin", "1K", "--max-queued", "1"]
-    with running_cluster(tmp_path_factory.mktemp("lonely"), broker, workers=[]) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def queued(lonely: Cluster) -> Iterator[tuple[Client, Job]]:
-    """A client and its job, which fills the queue."""
-    with lonely.connect(busy_timeout=0.1) as client:
-        job = client.submit(HELLO)
-        yield client, job
-        job.cancel()
-
-
-def test_a_queued_job_is_cancelled(queued: tuple[Client, Job]) -> None:
-    _, job = queued
-    assert job.cancel().state == "cancelled"
-    with pytest.raises(Cancelled) as raised:
-        job.result(0)
-    assert raised.value.result is not None
-    assert (raised.value.result.state, raised.value.result.attempt) == ("cancelled", 0)
-
-
-def test_a_full_queue_is_busy(queued: tuple[Client, Job]) -> None:
-    client, job = queued
-    with pytest.raises(Busy) as raised:
-        client.run(HELLO)
-    assert raised.value.retry_after and raised.value.retry_after > 0
-    assert job.status().state == "queued"
-
-
-def test_an_id_with_other_content_is_a_conflict(queued: tuple[Client, Job]) -> None:
-    client, job = queued
-    with pytest.raises(Conflict, match=job.id):
-        client.run(HELLO, ["other"], job_id=job.id)
-    assert client.submit(HELLO, job_id=job.id).status().state == "queued"
-
-
-def test_a_job_that_waits_too_long_ends(lonely: Cluster) -> None:
-    with lonely.connect() as client, pytest.raises(QueueTimeout) as raised:
-        client.run(HELLO, queue_timeout=0.1)
-    assert raised.value.result is not None and raised.value.result.usage.queued_ms >= 100
-
-
-REFUSED: dict[type[Exception], Callable[[Client], object]] = {
-    NoWorkers: lambda client: client.run(HELLO, if_no_workers="fail"),
-    ModuleTooLarge: lambda client: client.run(padded(5_000)),
-    InputTooLarge: lambda client: client.run(HELLO, stdin=bytes(1025)),
-    NotFound: lambda client: client.job("nobody-made-it").status(),
-    BadRequest: lambda client: client.run(HELLO, job_id="not an id"),
-}
-
-
-@pytest.mark.parametrize("error", REFUSED, ids=lambda error: error.code)
-def test_a_request_is_refused_with_its_code(lonely: Cluster, error: type[Exception]) -> None:
-    with lonely.connect() as client:
-        with pytest.raises(error):
-            REFUSED[error](client)
-        assert client.cluster().queued == 0
-
-
-def test_a_module_that_nobody_sent_is_not_found(lonely: Cluster) -> None:
-    digest = "sha256:" + "0" * 64
-    with lonely.connect() as client:
-        for refused in (lambda: client.run(digest), lambda: client.job("no-job").result(1)):
-            with pytest.raises(NotFound):
-                refused()
-
-
-def test_every_code_of_the_errors_is_provoked_here_or_by_the_protocols_test() -> None:
-    elsewhere = {"internal", "unsupported_version", "unreachable", "request_failed", "job_failed", "bad_setting"}
-    provoked = {guest.code for guest in GUESTS} | {error.code for error in REFUSED}
-    provoked |= {
-        error.code
-        for error in (CompileLimit, RunnerCrashed, WorkerLost, Poisoned, Cancelled, Busy, Conflict, QueueTimeout)
-    }
-    assert BY_CODE.keys() - elsewhere == provoked
+def test_every_code_that_ends_a_job_is_provoked_above() -> None:
+    here = {guest.code for guest in GUESTS}
+    here |= {error.code for error in (CompileLimit, RunnerCrashed, WorkerLost, Poisoned, Cancelled)}
+    assert JOB_CODES - here == {"job_failed", "queue_timeout"}  # a root that never travels; see test_refusals.py

@@ -65,6 +65,13 @@ def test_among_equals_a_worker_that_has_the_module_goes_first() -> None:
     assert bench.dispatch("python") == 0
 
 
+def test_a_worker_that_has_the_module_is_found_among_many_that_have_not() -> None:
+    bench = Bench(*[1] * (3 * PROBES))
+    first = bench.dispatch("python")
+    bench.finish(first)
+    assert bench.dispatch("python") == first
+
+
 def test_warmth_never_beats_a_free_worker() -> None:
     bench = Bench(1, 1)
     assert bench.dispatch("python") == 0

@@ -203,6 +203,17 @@ def test_a_result_that_is_being_fetched_is_not_dropped() -> None:
         assert driver.take(m.Chunk)[-1].total == INLINE + 1
 
 
+def test_a_result_that_is_being_fetched_does_not_keep_others_beyond_their_window() -> None:
+    driver = running(ref("large"))
+    driver.finish(how=outcome(bytes(INLINE + 1)))
+    driver.dispatch(ref("small"))
+    driver.finish()
+    driver.advance(40.0)
+    driver.hear(m.Fetch(driver.session, m.body_handle(ref("large"), "stdout"), 0, MAX_FRAME))
+    driver.advance(40.0)
+    assert list(driver.core.finished) == [ref("large")]
+
+
 @pytest.mark.parametrize("handle", ["nonsense", "", m.body_handle(ref(), "stdout")])
 def test_a_body_that_is_not_here_is_answered_with_nothing(handle: str) -> None:
     driver = registered()

@@ -146,6 +146,16 @@ def test_a_job_that_the_broker_gave_to_another_is_not_started_in_the_new_session
     assert driver.queue == 0
 
 
+def test_a_session_that_replaces_another_holds_waiting_jobs_back_for_a_moment_too() -> None:
+    driver = running(ref("first"))
+    driver.dispatch(ref("second"))
+    driver.register()
+    driver.finish()
+    driver.none(a.StartRun)
+    driver.advance(OPEN_AFTER)
+    driver.one(a.StartRun)
+
+
 def test_a_job_that_is_taken_away_is_told_in_the_queue_length_at_once() -> None:
     driver = running(ref("first"))
     driver.dispatch(ref("second"))

@@ -179,6 +179,16 @@ def test_an_inline_module_of_another_size_than_stated_is_fetched_instead() -> No
     assert driver.compiling == {HELLO}
 
 
+def test_an_inline_module_of_another_size_does_not_displace_a_good_one() -> None:
+    driver = registered()
+    driver.auto.discard(a.FindArtifact)
+    driver.dispatch(ref("good"))
+    driver.hear(m.Dispatch(1, 2, ref("bad"), m.JobSpec(HELLO), len(b"hello"), wasm=b"hell"))
+    driver.answer_find()
+    driver.none(m.Fetch)
+    assert driver.compiling == {HELLO}
+
+
 def test_an_empty_module_reaches_the_compiler_which_refuses_it() -> None:
     driver = registered()
     driver.dispatch(ref(), b"")

@@ -1,0 +1,352 @@
+"""The protocol of `docs/protocol.md`, spoken by a client that knows nothing of minilambda but that page."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from tests import wat
+from tests.cluster import ROOT, Cluster
+from tests.integration.guests import CAT, HELLO, LOOP, padded, sleeping
+
+FRAME = 256 * 1024
+PROTOCOL = b"minilambda/1"
+PATIENCE_MS = 20_000
+Header = dict[str, Any]
+
+
+class Plain:
+    """A client after the page: a REQ, or a DEALER that adds the empty frame by itself."""
+
+    def __init__(self, context: zmq.Context[Any], address: str, kind: int = zmq.REQ, **options: int) -> None:
+        self.socket = context.socket(kind)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, FRAME)
+        self.socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
+        for name, value in options.items():
+            self.socket.setsockopt(getattr(zmq, name), value)
+        self.socket.connect(f"tcp://{address}")
+        self.empty = [b""] if kind == zmq.DEALER else []
+        self.numbers = itertools.count(1)
+
+    def send(self, kind: str, bodies: dict[str, bytes] | None = None, **keys: Any) -> int:
+        """Send a request and return its number."""
+        number = keys.setdefault("request", next(self.numbers))
+        present = {name: body for name, body in (bodies or {}).items() if body}
+        header = {"type": kind, **keys}
+        if present:
+            header["bodies"] = [[name, len(body)] for name, body in present.items()]
+        frames = [body[at : at + FRAME] for body in present.values() for at in range(0, len(body), FRAME)]
+        self.socket.send_multipart([*self.empty, PROTOCOL, msgpack.packb(header), *frames])
+        return int(number)
+
+    def receive(self) -> tuple[Header, dict[str, bytes]]:
+        """The next reply and its bodies."""
+        frames = self.socket.recv_multipart()
+        if self.empty:
+            assert frames.pop(0) == b""
+        assert frames[0] == PROTOCOL
+        header = msgpack.unpackb(frames[1])
+        rest, bodies = b"".join(frames[2:]), {}
+        for name, size in header.pop("bodies", []):
+            bodies[name], rest = rest[:size], rest[size:]
+        assert rest == b"" and all(0 < len(frame) <= FRAME for frame in frames[2:])
+        return header, bodies
+
+    def ask(self, kind: str, bodies: dict[str, bytes] | None = None, **keys: Any) -> tuple[Header, dict[str, bytes]]:
+        """One request and its one reply, which must repeat the request's number and its job."""
+        number = self.send(kind, bodies, **keys)
+        header, found = self.receive()
+        assert header.pop("request") == number
+        if "job" in keys and header["type"] != "error":
+            assert header.pop("job") == keys["job"]
+        return header, found
+
+    def refused(self, kind: str, bodies: dict[str, bytes] | None = None, **keys: Any) -> str:
+        """The code of a request that must be refused."""
+        header, found = self.ask(kind, bodies, **keys)
+        assert header["type"] == "error" and header["message"].endswith(".") and not found, header
+        return str(header["code"])
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[zmq.Context[Any]]:
+    made: zmq.Context[Any] = zmq.Context()
+    yield made
+    made.destroy(linger=0)
+
+
+@pytest.fixture
+def plain(cluster: Cluster, context: zmq.Context[Any]) -> Iterator[Plain]:
+    made = Plain(context, cluster.address)
+    yield made
+    made.socket.close()
+
+
+def new_job() -> str:
+    return uuid.uuid4().hex
+
+
+def digest(wasm: bytes) -> str:
+    return "sha256:" + hashlib.sha256(wasm).hexdigest()
+
+
+def spec(wasm: bytes, **keys: Any) -> dict[str, Any]:
+    return {"module": digest(wasm), **keys}
+
+
+def run(wasm: bytes, stdin: bytes = b"", **keys: Any) -> dict[str, Any]:
+    """The keys and bodies of a ``run`` with the module along."""
+    return {"bodies": {"wasm": wasm, "stdin": stdin}, "job": new_job(), "spec": spec(wasm, **keys)}
+
+
+# --- the dumps in the page -------------------------------------------------------------------------------
+
+
+def dumped(name: str) -> list[bytes]:
+    """The frames of a dump in the page: the hex digits at the start of each line, a frame after each heading."""
+    page = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    block = page.split(f"<!-- dump: {name} -->")[1].split("```")[1]
+    frames = []
+    for part in re.split(r"^frame \d.*$", block, flags=re.M)[1:]:
+        lines = [line[:55] for line in part.splitlines()]
+        frames.append(bytes.fromhex(" ".join(lines)))
+    return frames
+
+
+def test_the_page_shows_the_bytes_of_the_first_exchange(cluster: Cluster, plain: Plain) -> None:
+    # given
+    hello, welcome = dumped("hello"), dumped("welcome")
+    # when
+    plain.socket.send_multipart(hello)
+    protocol, header = plain.socket.recv_multipart()
+    # then
+    shown = msgpack.unpackb(welcome[1])
+    assert hello == [PROTOCOL, msgpack.packb({"type": "hello", "request": 1})]
+    assert welcome[0] == protocol
+    version = msgpack.unpackb(header)["broker"]
+    assert version.startswith("minilambda-broker/")
+    assert header == msgpack.packb({**shown, "broker": version})
+    assert welcome[1] == msgpack.packb(shown)
+
+
+# --- running -----------------------------------------------------------------------------------------------
+
+
+def test_hello_is_welcomed_with_the_limits(plain: Plain) -> None:
+    header, _ = plain.ask("hello")
+
+    assert header["type"] == "welcome" and header["principal"] == "local" and header["versions"] == [1]
+    assert {"streams", "files"}.isdisjoint(header["features"])
+    limits = ("max_module_bytes", "max_stdin_bytes", "max_request_bytes", "resend_ms", "max_wait_ms")
+    assert all(header[limit] > 0 for limit in limits)
+
+
+def test_a_module_runs_that_comes_along(plain: Plain) -> None:
+    header, bodies = plain.ask("run", **run(HELLO))
+
+    result = header["result"]
+    assert header["type"] == "result" and bodies == {"stdout": b"hello\n"}
+    assert (result["state"], result["exit_code"], result["attempt"]) == ("completed", 0, 1)
+    assert "error" not in result and result["worker"] and result["tier"] in ("compiled", "disk", "warm")
+    assert result["usage"]["total_ms"] >= result["usage"]["run_ms"] > 0
+
+
+def test_a_module_is_asked_for_by_its_hash_first(plain: Plain) -> None:
+    # given a module that the broker does not have
+    wasm = wat.wasm(wat.printing(f"by hash {uuid.uuid4()}"))
+    request = {"job": new_job(), "spec": spec(wasm)}
+    # then
+    assert plain.refused("run", **request) == "not_found"
+    assert plain.ask("run", {"wasm": wasm}, **request)[0]["result"]["state"] == "completed"
+    assert plain.ask("run", job=new_job(), spec=spec(wasm))[0]["result"]["state"] == "completed"
+    rows = {row["module"]: row for row in plain.ask("list_modules")[0]["modules"]}
+    assert rows[digest(wasm)]["size"] == len(wasm) and rows[digest(wasm)]["jobs"] == 0
+
+
+def test_a_module_is_put_in_pieces(plain: Plain) -> None:
+    # given a module that the broker does not have: its last section has a random name
+    wasm = padded(700_000) + b"\x00\x21\x20" + uuid.uuid4().hex.encode()
+    named = {"module": digest(wasm), "size": len(wasm)}
+    assert plain.ask("put", **named)[0] == {
+        "type": "stored",
+        "module": named["module"],
+        "received": 0,
+        "complete": False,
+    }
+    # when
+    for at in range(0, len(wasm), 300_000):
+        header, _ = plain.ask("put", {"data": wasm[at : at + 300_000]}, offset=at, **named)
+        assert header["received"] == min(at + 300_000, len(wasm))
+    # then
+    assert header["complete"] is True
+    assert plain.ask("run", job=new_job(), spec=spec(wasm))[1] == {"stdout": b"padded\n"}
+    assert plain.ask("put", **named)[0]["complete"] is True
+
+
+def test_a_piece_that_came_before_is_answered_with_what_is_there(plain: Plain) -> None:
+    wasm = padded(1000) + b"\x00\x21\x20" + uuid.uuid4().hex.encode()
+    named = {"module": digest(wasm), "size": len(wasm)}
+    for _ in range(2):
+        assert plain.ask("put", {"data": wasm[:600]}, **named)[0]["received"] == 600
+    assert plain.ask("put", {"data": wasm[900:]}, offset=900, **named)[0]["received"] == 600
+    assert plain.ask("put", {"data": wasm[600:]}, offset=600, **named)[0]["complete"] is True
+
+
+def test_bytes_with_another_hash_are_refused(plain: Plain) -> None:
+    named = {"module": digest(b"something else"), "size": len(HELLO)}
+    assert plain.refused("put", {"data": HELLO}, **named) == "bad_request"
+    assert plain.refused("run", {"wasm": HELLO}, job=new_job(), spec=spec(b"something else")) == "bad_request"
+
+
+def test_a_large_body_travels_in_frames(plain: Plain) -> None:
+    stdin = bytes(range(256)) * 4096
+
+    header, bodies = plain.ask("run", **run(CAT, stdin))
+
+    assert header["result"]["state"] == "completed" and bodies["stdout"] == stdin
+
+
+@pytest.mark.parametrize(("args", "values"), [(["2", "3"], b""), ([], msgpack.packb([2, 3]))], ids=["text", "values"])
+def test_a_function_is_called(plain: Plain, args: list[str], values: bytes) -> None:
+    wasm = wat.wasm(wat.ADD)
+
+    header, bodies = plain.ask(
+        "run", {"wasm": wasm, "values": values}, job=new_job(), spec=spec(wasm, invoke="add", args=args)
+    )
+
+    assert header["result"].get("exit_code") is None and msgpack.unpackb(bodies["value"]) == 5
+
+
+def test_a_function_without_a_result_gives_nil(plain: Plain) -> None:
+    wasm = wat.wasm('(module (func (export "idle")))')
+
+    assert plain.ask("run", **run(wasm, invoke="idle"))[1] == {"value": b"\xc0"}
+
+
+def test_a_failure_has_its_code_and_its_trap(plain: Plain) -> None:
+    error = plain.ask("run", **run(wat.wasm(wat.DIVIDE)))[0]["result"]["error"]
+
+    assert (error["code"], error["trap"]) == ("trap", "integer_divide_by_zero")
+    assert "quotient" in error["backtrace"] and error["message"]
+
+
+# --- jobs that go on by themselves --------------------------------------------------------------------------
+
+
+def test_a_detached_job_is_asked_after_and_fetched(plain: Plain) -> None:
+    # given
+    request = run(sleeping(300))
+    job = request["job"]
+    # then
+    header, _ = plain.ask("run", detach=True, **request)
+    assert header["type"] == "accepted" and header["state"] in ("queued", "assigned", "running")
+    header, _ = plain.ask("get_result", job=job)
+    assert header["type"] == "state" and header["state"] in ("queued", "assigned", "running")
+    header, _ = plain.ask("get_result", job=job, wait_ms=10_000)
+    assert header["type"] == "result" and header["result"]["state"] == "completed"
+    assert plain.ask("get_result", job=job)[0] == header
+    header, _ = plain.ask("status", job=job)
+    assert (header["state"], header["attempt"]) == ("completed", 1) and header["age_ms"] >= 300
+
+
+def test_a_job_is_cancelled(plain: Plain) -> None:
+    request = run(LOOP)
+    plain.ask("run", detach=True, **request)
+
+    assert plain.ask("cancel", job=request["job"])[0]["type"] == "state"
+    result = plain.ask("get_result", job=request["job"], wait_ms=10_000)[0]["result"]
+    assert (result["state"], result["error"]["code"]) == ("cancelled", "cancelled")
+
+
+def test_the_workers_are_listed(cluster: Cluster, plain: Plain) -> None:
+    header, _ = plain.ask("list_workers")
+
+    (row,) = header["workers"]
+    assert row["name"] == "worker-1" and row["pid"] == cluster.service("worker-1").process.pid
+    assert row["state"] in ("idle", "busy", "draining", "lost") and row["slots"] == 2
+    assert {"id", "queue", "done", "seen_ms", "host", "version"} < row.keys() and header["queued"] == 0
+
+
+# --- sending again -------------------------------------------------------------------------------------------
+
+
+def test_the_same_run_again_is_the_same_job(plain: Plain) -> None:
+    request = run(CAT, b"once")
+    first = plain.ask("run", **request)
+
+    assert plain.ask("run", **request) == first
+    assert plain.refused("run", **{**request, "bodies": {"stdin": b"twice"}}) == "conflict"
+
+
+def test_a_relaxed_req_sends_again_and_gets_one_answer(cluster: Cluster, context: zmq.Context[Any]) -> None:
+    # given
+    plain = Plain(context, cluster.address, REQ_RELAXED=1, REQ_CORRELATE=1)
+    request = run(sleeping(200))
+    # when
+    numbers = [plain.send("run", **request) for _ in range(3)]
+    header, _ = plain.receive()
+    # then
+    assert header["request"] == numbers[-1] and header["result"]["attempt"] == 1
+    assert plain.ask("status", job=request["job"])[0]["state"] == "completed"
+    plain.socket.close()
+
+
+def test_a_dealer_has_many_requests_under_way(cluster: Cluster, context: zmq.Context[Any]) -> None:
+    # given
+    dealer = Plain(context, cluster.address, zmq.DEALER)
+    # when
+    sent = {dealer.send("run", **run(CAT, f"{n}".encode())): f"{n}".encode() for n in range(100)}
+    replies = [dealer.receive() for _ in sent]
+    # then
+    assert {header["request"]: bodies["stdout"] for header, bodies in replies} == sent
+    dealer.socket.close()
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "no spec": {"job": "a"},
+    "a module that is no digest": {"job": "a", "spec": {"module": "hello"}},
+    "an id with a space": {"job": "a b", "spec": spec(HELLO)},
+    "args that are no list": {"job": "a", "spec": spec(HELLO, args="one")},
+    "a priority out of range": {"job": "a", "spec": spec(HELLO, priority=101)},
+    "a reserved key": {"job": "a", "spec": spec(HELLO, files=[])},
+    "a request that is no number": {"request": "one", "job": "a", "spec": spec(HELLO)},
+}
+
+
+@pytest.mark.parametrize("keys", BAD.values(), ids=BAD.keys())
+def test_a_malformed_request_is_refused_with_a_sentence(plain: Plain, keys: dict[str, Any]) -> None:
+    keys = {"request": 7, **keys}
+    plain.socket.send_multipart([PROTOCOL, msgpack.packb({"type": "run", **keys})])
+    header, _ = plain.receive()
+
+    assert (header["type"], header["code"]) == ("error", "bad_request")
+    assert header["request"] == (7 if keys["request"] == 7 else 0)
+
+
+def test_another_version_is_named_in_the_refusal(plain: Plain) -> None:
+    plain.socket.send_multipart([b"minilambda/2", msgpack.packb({"type": "hello", "request": 9})])
+    header, _ = plain.receive()
+
+    assert (header["code"], header["request"]) == ("unsupported_version", 9) and "minilambda/1" in header["message"]
+
+
+def test_what_is_not_there_is_not_found(plain: Plain) -> None:
+    for kind in ("status", "cancel", "get_result"):
+        assert plain.refused(kind, job=new_job()) == "not_found"
+
+
+def test_keys_that_the_broker_does_not_know_are_ignored(plain: Plain) -> None:
+    header, _ = plain.ask("run", shiny="new", **run(HELLO, sparkling=1))
+    assert header["result"]["state"] == "completed"
