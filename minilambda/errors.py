@@ -200,7 +200,9 @@ def sentence_for(code: str) -> str:
     return cls.sentence if cls else f"The job failed with the code {code!r}."
 
 
-def error_for(code: str, message: str = "", *, result: Result | None = None, retry_after: float | None = None) -> MinilambdaError:
+def error_for(
+    code: str, message: str = "", *, result: Result | None = None, retry_after: float | None = None
+) -> MinilambdaError:
     """The exception for a wire code. An unknown code becomes the root class of its kind, its code in the text."""
     cls = BY_CODE.get(code)
     if cls is not None and issubclass(cls, RequestError) and result is None:

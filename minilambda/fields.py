@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 MAX_FRAME = 256 * 1024
 """Largest frame of any message, bytes. A larger body travels in several."""
@@ -22,7 +22,7 @@ class Check:
     """``accept(value)`` tells whether a decoded value may stand in a field; ``what`` says so for people."""
 
     what: str
-    accept: Callable[[object], bool]
+    accept: Callable[[Any], bool]
 
 
 def integer(low: int, high: int) -> Check:
@@ -35,7 +35,7 @@ def integer(low: int, high: int) -> Check:
 def number(high: float) -> Check:
     return Check(
         f"a number from 0 to {high:g}",
-        lambda value: type(value) in (int, float) and 0 <= value <= high,  # type: ignore[operator]
+        lambda value: type(value) in (int, float) and 0 <= value <= high,
     )
 
 
@@ -54,16 +54,18 @@ def one_of(*words: str) -> Check:
 
 
 def texts(count: int, limit: int) -> Check:
-    return Check(
-        f"a list of at most {count} texts",
-        lambda value: type(value) in (list, tuple)
-        and len(value) <= count  # type: ignore[arg-type]
-        and all(type(item) is str and len(item) <= limit and "\0" not in item for item in value),  # type: ignore[attr-defined]
-    )
+    def accept(value: Any) -> bool:
+        return (
+            type(value) in (list, tuple)
+            and len(value) <= count
+            and all(type(item) is str and len(item) <= limit and "\0" not in item for item in value)
+        )
+
+    return Check(f"a list of at most {count} texts", accept)
 
 
 def text_map(count: int, limit: int) -> Check:
-    def accept(value: object) -> bool:
+    def accept(value: Any) -> bool:
         return (
             type(value) is dict
             and len(value) <= count
@@ -77,7 +79,7 @@ def text_map(count: int, limit: int) -> Check:
 
 
 def size_map(count: int) -> Check:
-    def accept(value: object) -> bool:
+    def accept(value: Any) -> bool:
         return (
             type(value) is dict
             and len(value) <= count

@@ -96,7 +96,19 @@ def _positive(settings: BrokerSettings | WorkerSettings) -> None:
 
 # --- texts that people write -------------------------------------------------------------------------
 
-_UNITS = {"": 1, "b": 1, "k": KIB, "kb": KIB, "kib": KIB, "m": MIB, "mb": MIB, "mib": MIB, "g": GIB, "gb": GIB, "gib": GIB}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": KIB,
+    "kb": KIB,
+    "kib": KIB,
+    "m": MIB,
+    "mb": MIB,
+    "mib": MIB,
+    "g": GIB,
+    "gb": GIB,
+    "gib": GIB,
+}
 _TIMES = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -143,5 +155,7 @@ def endpoint(text: str) -> str:
         raise BadSetting(f"{scheme}:// is not a transport here; write HOST:PORT, tcp://HOST:PORT or ipc://PATH.")
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/]+|\*):(\d{1,5})", rest)
     if match is None or int(match[2]) > 65535:  # noqa: PLR2004
-        raise BadSetting(f"{text!r} is not an address; write HOST:PORT (IPv6 as [HOST]:PORT), tcp://HOST:PORT or ipc://PATH.")
+        raise BadSetting(
+            f"{text!r} is not an address; write HOST:PORT (IPv6 as [HOST]:PORT), tcp://HOST:PORT or ipc://PATH."
+        )
     return f"tcp://{match[1]}:{match[2]}"

@@ -1,7 +1,8 @@
 """Frames to messages and back.
 
-A message is ``[PROTOCOL, header, body frame …]``: the header is a msgpack map, and its key ``bodies`` lists the
-name and size of each body that follows, in order, in frames of at most ``MAX_FRAME`` bytes. Sizes are checked
+A message is ``[header, body frame …]``: the header is a msgpack map that begins with the version ``v``. Its key
+``bodies`` lists the message's bodies: a small one in place, a larger one by its size, to follow in frames of at most
+``MAX_FRAME`` bytes. Every frame costs each hop a few microseconds, so there are as few as possible. Sizes are checked
 before anything is decoded, and every field before a message is built. The envelope (routing ids up to the empty
 frame) is not this module's business, but for ``split_envelope``.
 """
@@ -9,19 +10,22 @@ frame) is not this module's business, but for ``split_envelope``.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 
-from minilambda.errors import BadRequest, MinilambdaError, UnsupportedVersion
+from minilambda.errors import BadRequest, RequestError, UnsupportedVersion
 from minilambda.fields import MAX_FRAME, Check, JobId
 from minilambda.messages import JobRef, Message
 
 VERSION = 1
-PROTOCOL = b"minilambda/1"
-"""First frame of every message: the protocol's name and version."""
+"""Version of the protocol, in the key ``v`` of every header."""
+
+MAX_IN_PLACE = 4096
+"""Bodies up to this size may stand in the header, bytes."""
 
 MAX_ENVELOPE = 8
 """Most frames that an envelope may have; more is dropped."""
@@ -39,7 +43,7 @@ Decoder = Callable[[Any], Any]
 class Malformed(BadRequest):
     """Frames that are no message. ``request`` and ``job`` are what could be read, for the reply."""
 
-    def __init__(self, error: MinilambdaError, request: int = 0, job: str | None = None) -> None:
+    def __init__(self, error: RequestError, request: int = 0, job: str | None = None) -> None:
         super().__init__(error.message)
         self.error = error
         self.request = request
@@ -51,7 +55,9 @@ class _Shape(NamedTuple):
 
     cls: type[Any]
     fields: dict[str, Decoder]  # header key to decoder
-    defaults: dict[str, Any]  # header key to the value that may be left out
+    names: tuple[str, ...]  # header keys
+    assumed: tuple[Any, ...]  # for each key the value that may be left out
+    read: Callable[[Any], tuple[Any, ...]]  # a message's values, in the order of the keys
     required: frozenset[str]
     bodies: tuple[str, ...]  # names of the body fields, in order
 
@@ -67,19 +73,23 @@ def split_envelope(frames: list[bytes]) -> tuple[tuple[bytes, ...], list[bytes]]
 def encode(message: Message) -> list[bytes]:
     """The frames of a message, without an envelope. Bodies are not copied where they fit one frame."""
     shape = _shape(type(message))
-    header: dict[str, Any] = {"type": message.TYPE}
+    header: dict[str, Any] = {"v": VERSION, "type": message.TYPE}
     _fill(header, message, shape)
-    frames: list[bytes] = [PROTOCOL, b""]
+    frames: list[bytes] = [b""]
     if shape.bodies:
-        sizes = []
+        listing: list[tuple[str, int | bytes]] = []
         for name in shape.bodies:
             body: bytes = getattr(message, name)
-            if body:
-                sizes.append((name, len(body)))
+            if not body:
+                continue
+            if len(body) <= MAX_IN_PLACE:
+                listing.append((name, bytes(body)))
+            else:
+                listing.append((name, len(body)))
                 frames.extend(_cut(body))
-        if sizes:
-            header["bodies"] = sizes
-    frames[1] = msgpack.packb(header)
+        if listing:
+            header["bodies"] = listing
+    frames[0] = msgpack.packb(header)
     return frames
 
 
@@ -89,55 +99,56 @@ def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) ->
     ``accepted`` maps the wire names that the receiver takes to their classes (see ``by_name``); ``max_body`` is the
     most that all bodies together may have, bytes. Raises ``Malformed``, whose ``error`` says what is wrong.
     """
-    if len(frames) < 2 or len(frames[1]) > MAX_FRAME:  # noqa: PLR2004
-        raise Malformed(BadRequest("A message is the protocol frame, a header of at most 256 KiB, and the bodies."))
-    if frames[0] != PROTOCOL:
-        raise Malformed(_wrong_protocol(frames[0]), *_peek(frames[1]))
-    header = _unpack(frames[1])
+    if not frames or len(frames[0]) > MAX_FRAME:
+        raise Malformed(BadRequest("A message is a header of at most 256 KiB, and its bodies."))
+    header = _unpack(frames[0])
     request, job = _identity(header)
     try:
+        _check_version(header.pop("v", None))
         name = header.pop("type", None)
         cls = accepted.get(name) if type(name) is str else None
         if cls is None:
-            raise BadRequest(f"{str(name)[:64]!r} is not a message that can be sent here.")
+            raise BadRequest(f"{_name(name)} is not a message that can be sent here.")
         shape = _shape(cls)
-        bodies = _bodies(header.pop("bodies", ()), frames[2:], shape, max_body)
+        bodies = _bodies(header.pop("bodies", ()), frames[1:], shape, max_body)
         values = _values(header, shape, "")
         return cls(**values, **bodies)
-    except BadRequest as error:
+    except RequestError as error:
         raise Malformed(error, request, job) from None
 
 
 def by_name(classes: Iterable[type[Message]]) -> dict[str, type[Message]]:
-    """Wire name to class, for ``decode``."""
+    """Wire name to class, for ``decode``. The classes are ready for use afterwards, without a slow first time."""
+    prepare(classes)
     return {cls.TYPE: cls for cls in classes}
+
+
+def prepare(classes: Iterable[type[Message]]) -> None:
+    """Makes ready what is needed to encode and decode these messages."""
+    for cls in classes:
+        _shape(cls)
 
 
 # --- encoding ----------------------------------------------------------------------------------------
 
 
 def _fill(header: dict[str, Any], value: Any, shape: _Shape) -> None:
-    defaults = shape.defaults
-    for name in shape.fields:
-        item = getattr(value, name)
-        if name in defaults and item == defaults[name]:
-            continue
-        header[name] = _plain(item)
+    for name, item, default in zip(shape.names, shape.read(value), shape.assumed, strict=True):
+        if item != default:
+            header[name] = item if type(item) in _PLAIN else _plain(item)
 
 
 def _plain(item: Any) -> Any:
     kind = type(item)
-    if kind in (int, str, bool, float, bytes) or item is None:
-        return item
     if kind is JobRef:
         return (item.principal, item.job, item.attempt)
     if kind is tuple and item and type(item[0]) is JobRef:
         return [(ref.principal, ref.job, ref.attempt) for ref in item]
-    if dataclasses.is_dataclass(item):
-        part: dict[str, Any] = {}
-        _fill(part, item, _shape(kind))
-        return part
-    return item
+    if kind is tuple:
+        return item
+    part: dict[str, Any] = {}
+    _fill(part, item, _shape(kind))
+    return part
 
 
 def _cut(body: bytes) -> list[bytes]:
@@ -170,18 +181,17 @@ def _identity(header: dict[str, Any]) -> tuple[int, str | None]:
     return (cast(int, request) if good else 0), (cast(str, job) if _IS_JOB_ID(job) else None)
 
 
-def _peek(header: bytes) -> tuple[int, str | None]:
-    try:
-        return _identity(_unpack(header))
-    except Malformed:
-        return 0, None
+def _check_version(version: Any) -> None:
+    if version == VERSION and type(version) is int:
+        return
+    if type(version) is int:
+        raise UnsupportedVersion(f"This side speaks version {VERSION} of the protocol, not {version}.")
+    raise BadRequest("v: must be the version of the protocol, an integer.")
 
 
-def _wrong_protocol(frame: bytes) -> MinilambdaError:
-    if frame.startswith(b"minilambda/") and len(frame) <= 32:  # noqa: PLR2004
-        theirs = frame.decode("ascii", "replace")
-        return UnsupportedVersion(f"This side speaks minilambda/{VERSION}, not {theirs}.")
-    return BadRequest(f"The first frame after the delimiter must be {PROTOCOL.decode()!r}.")
+def _name(value: Any) -> str:
+    """A name that a peer sent, for a sentence. Only texts are shown: a deep value can't be."""
+    return repr(value[:64]) if type(value) is str else f"a {type(value).__name__}"
 
 
 def _values(header: dict[str, Any], shape: _Shape, where: str) -> dict[str, Any]:
@@ -206,34 +216,48 @@ def _values(header: dict[str, Any], shape: _Shape, where: str) -> dict[str, Any]
 def _bodies(listing: Any, frames: Frames, shape: _Shape, max_body: int) -> dict[str, bytes]:
     """The bodies by name; every size is checked against the frames before any are joined."""
     if type(listing) not in (list, tuple) or len(listing) > len(shape.bodies):
-        raise BadRequest("bodies: must be a list of [name, size] for bodies that this message has.")
+        raise BadRequest("bodies: must be a list of the bodies that this message has.")
     found: dict[str, bytes] = {}
     total, at = 0, 0
     for entry in listing:
-        if type(entry) not in (list, tuple) or len(entry) != 2:  # noqa: PLR2004
-            raise BadRequest("bodies: each entry must be [name, size].")
-        name, size = entry
+        if type(entry) not in (list, tuple) or len(entry) != 2:
+            raise BadRequest("bodies: each entry must be [name, size] or [name, binary].")
+        name, body = entry
         if name not in shape.bodies or name in found:
-            raise BadRequest(f"bodies: {str(name)[:64]!r} is unknown or named twice.")
+            raise BadRequest(f"bodies: {_name(name)} is unknown or named twice.")
+        in_place = type(body) is bytes
+        size = len(body) if in_place else body
         if type(size) is not int or size <= 0 or (total := total + size) > max_body:
             raise BadRequest(f"bodies: sizes must be positive and at most {max_body} together.")
-        start, got = at, 0
-        while got < size and at < len(frames):
-            if not 0 < len(frames[at]) <= MAX_FRAME:
-                raise BadRequest(f"bodies: a frame has {len(frames[at])} bytes, not 1 to {MAX_FRAME}.")
-            got += len(frames[at])
-            at += 1
-        if got != size:
-            raise BadRequest(f"bodies: {name} has {got} bytes in its frames, not {size}.")
-        found[name] = frames[start] if at == start + 1 else b"".join(frames[start:at])
+        if in_place:
+            if size > MAX_IN_PLACE:
+                raise BadRequest(f"bodies: {name} has {size} bytes in place, more than {MAX_IN_PLACE}.")
+            found[name] = body
+        else:
+            found[name], at = _framed(name, size, frames, at)
     if at != len(frames):
         raise BadRequest("bodies: there are frames that no entry names.")
     return found
 
 
+def _framed(name: str, size: int, frames: Frames, start: int) -> tuple[bytes, int]:
+    """A body from its frames, and the index behind them."""
+    at, got = start, 0
+    while got < size and at < len(frames):
+        if not 0 < len(frames[at]) <= MAX_FRAME:
+            raise BadRequest(f"bodies: a frame has {len(frames[at])} bytes, not 1 to {MAX_FRAME}.")
+        got += len(frames[at])
+        at += 1
+    if got != size:
+        raise BadRequest(f"bodies: {name} has {got} bytes in its frames, not {size}.")
+    return (frames[start] if at == start + 1 else b"".join(frames[start:at])), at
+
+
 # --- shapes, made once for each class ----------------------------------------------------------------
 
 _SHAPES: dict[type[Any], _Shape] = {}
+_NEVER = object()  # equal to no value: a required field is never left out
+_PLAIN = frozenset({int, str, bool, float, bytes, dict, type(None)})  # goes into msgpack as it is
 
 
 def _shape(cls: type[Any]) -> _Shape:
@@ -246,7 +270,7 @@ def _shape(cls: type[Any]) -> _Shape:
 def _make_shape(cls: type[Any]) -> _Shape:
     hints = get_type_hints(cls, include_extras=True)
     decoders: dict[str, Decoder] = {}
-    defaults: dict[str, Any] = {}
+    assumed: list[Any] = []
     bodies: list[str] = []
     required: set[str] = set()
     for item in dataclasses.fields(cls):
@@ -256,12 +280,20 @@ def _make_shape(cls: type[Any]) -> _Shape:
             continue
         decoders[item.name] = _decoder(hints[item.name])
         if item.default is not dataclasses.MISSING:
-            defaults[item.name] = item.default
+            assumed.append(item.default)
         elif item.default_factory is not dataclasses.MISSING:
-            defaults[item.name] = item.default_factory()
+            assumed.append(item.default_factory())
         else:
+            assumed.append(_NEVER)
             required.add(item.name)
-    return _Shape(cls, decoders, defaults, frozenset(required), tuple(bodies))
+    names = tuple(decoders)
+    return _Shape(cls, decoders, names, tuple(assumed), _reader(names), frozenset(required), tuple(bodies))
+
+
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
 
 
 def _decoder(hint: Any) -> Decoder:

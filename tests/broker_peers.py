@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import zmq
 
-PROTOCOL = b"minilambda/1"
+VERSION = 1
 WASM = b"\0asm any bytes"
 DIGEST = "sha256:" + hashlib.sha256(WASM).hexdigest()
 LARGE = bytes(range(256)) * 4096  # 1 MiB
@@ -23,16 +23,19 @@ Header = dict[str, Any]
 
 def frames(kind: str, bodies: dict[str, bytes] | None = None, **fields: Any) -> list[bytes]:
     bodies = {name: data for name, data in (bodies or {}).items() if data}
-    header = {"type": kind, **fields, "bodies": [(name, len(data)) for name, data in bodies.items()]}
+    header = {"v": VERSION, "type": kind, **fields, "bodies": [(name, len(data)) for name, data in bodies.items()]}
     cut = [data[at : at + FRAME] for data in bodies.values() for at in range(0, len(data), FRAME)]
-    return [PROTOCOL, msgpack.packb(header), *cut]
+    return [msgpack.packb(header), *cut]
 
 
 def parse(parts: list[bytes]) -> Header:
     """The header, its bodies in place."""
-    assert parts[0] == PROTOCOL
-    header, rest = msgpack.unpackb(parts[1]), parts[2:]
+    header, rest = msgpack.unpackb(parts[0]), parts[1:]
+    assert header.pop("v") == VERSION
     for name, size in header.pop("bodies", ()):
+        if isinstance(size, bytes):
+            header[name] = size
+            continue
         data = b""
         while len(data) < size:
             data += rest.pop(0)

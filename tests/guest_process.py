@@ -9,8 +9,8 @@ import os
 from multiprocessing.connection import Connection
 from typing import Any
 
-from minilambda.worker.toolchain import compile_wasm
 from minilambda.worker.events import Outcome, RunOrder
+from minilambda.worker.toolchain import compile_wasm
 from tests import wat
 
 MIB = 1 << 20

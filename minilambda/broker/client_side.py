@@ -43,7 +43,7 @@ MAX_WAITERS = 64
 JOB_OVERHEAD = 2048
 """Counted for each job beside its texts and input, bytes."""
 
-MAX_SPEC_BYTES = MAX_FRAME - 8192
+MAX_SPEC_BYTES = MAX_FRAME - 16 * 1024
 """Arguments and environment together, so that the header of a dispatch fits a frame; bytes."""
 
 

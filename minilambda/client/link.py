@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from minilambda.client.modules import Module
 from minilambda.errors import BadRequest, MinilambdaError
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import REPLIES, Put, Reply, Request, Run
+from minilambda.settings import BadSetting
 from minilambda.sockets import common_options, connecting_options
 from minilambda.wire import Malformed, by_name, decode, encode
 
@@ -28,7 +28,6 @@ MAX_REPLY = 256 * 1024 * 1024
 _IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to combine
 _BATCH = 256  # replies taken in before anything else is looked at
 _REPLIES = by_name(REPLIES)
-_NUMBERS = itertools.count()  # libzmq frees a name some time after its socket was closed: each is used once
 _numbers = itertools.count(1)  # of the monitors: a closed one gives its name back only some time later
 
 
@@ -48,7 +47,11 @@ class Link:
             self._socket.setsockopt(zmq.REQ_RELAXED, 1)
             self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
         self._broken = _watch(context, self._socket)  # readable when the connection broke
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
         self._poller = zmq.Poller()
         self._poller.register(self._socket, _IN)
         self._poller.register(self._broken, _IN)
@@ -124,7 +127,7 @@ class Link:
                 if self.progress is not None:
                     self.progress(send.piece.offset, send.piece.source.size or 0)
             frames = encode(message)
-            if len(frames[1]) > MAX_FRAME:
+            if max(map(len, frames)) > MAX_FRAME:  # bodies are cut, so it is the header
                 raise BadRequest(f"The arguments and the environment have more than {MAX_FRAME} bytes together.")
         except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
             self._carry_out(self._core.fail(message.request, error, time.monotonic()))

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from minilambda.fields import Check, Code, Count, Digest, Duration, Flag, JobId, Label, Millis, RequestId, Sentence, Size, Texts
+from minilambda.fields import (
+    Check,
+    Code,
+    Count,
+    Digest,
+    Duration,
+    Flag,
+    JobId,
+    Label,
+    Millis,
+    RequestId,
+    Sentence,
+    Size,
+    Texts,
+)
 from minilambda.messages.parts import Body, JobSpec, Message, Result, Rows, State
 
 # --- client to broker --------------------------------------------------------------------------------
@@ -162,6 +176,7 @@ class Refused(Reply):
     message: Sentence
     retry_after_ms: Millis | None = None
     job: JobId | None = None
+
 
 CLIENT_MESSAGES: tuple[type[Message], ...] = (Hello, Run, GetStatus, GetResult, Cancel, Put, ListModules, ListWorkers)
 """What the broker takes from a client."""

@@ -175,6 +175,7 @@ def body_handle(ref: JobRef, body: str) -> str:
     """The handle by which a job's body is fetched."""
     return f"{ref.job}/{ref.attempt}/{body}/{ref.principal}"
 
+
 WORKER_MESSAGES: tuple[type[Message], ...] = (Register, Report, Done, Returned, Goodbye, Fetch, Chunk)
 """What the broker takes from a worker."""
 

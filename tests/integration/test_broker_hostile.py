@@ -22,7 +22,7 @@ from minilambda.settings import BadSetting, BrokerSettings, endpoint
 from tests.broker_peers import (
     FRAME,
     PATIENCE_MS,
-    PROTOCOL,
+    VERSION,
     WASM,
     Net,
     Peer,
@@ -68,15 +68,15 @@ def worker(net: Net, server: Server) -> Callable[..., Worker]:
     ("parts", "code"),
     [
         ([b"junk"], "bad_request"),
-        ([b"minilambda/9", msgpack.packb({"type": "hello", "request": 1})], "unsupported_version"),
-        ([PROTOCOL], "bad_request"),
-        ([PROTOCOL, b"\xc1"], "bad_request"),
-        ([PROTOCOL, b"\x91" * 1000], "bad_request"),
-        ([PROTOCOL, b"\x81\xa4type" + b"\x91" * 1020 + b"\xc0"], "bad_request"),
-        ([PROTOCOL, b"\xdd\xff\xff\xff\xff"], "bad_request"),
-        ([PROTOCOL, b"\x00" * FRAME], "bad_request"),
-        ([PROTOCOL, msgpack.packb({"type": "hello", "request": 1})] + [b"x"] * 500, "bad_request"),
-        ([PROTOCOL, msgpack.packb({"type": "dispatch", "request": 1})], "bad_request"),
+        ([msgpack.packb({"v": 9, "type": "hello", "request": 1})], "unsupported_version"),
+        ([b""], "bad_request"),
+        ([b"\xc1"], "bad_request"),
+        ([b"\x91" * 1000], "bad_request"),
+        ([b"\x81\xa4type" + b"\x91" * 1020 + b"\xc0"], "bad_request"),
+        ([b"\xdd\xff\xff\xff\xff"], "bad_request"),
+        ([b"\x00" * FRAME], "bad_request"),
+        ([msgpack.packb({"v": VERSION, "type": "hello", "request": 1})] + [b"x"] * 500, "bad_request"),
+        ([msgpack.packb({"v": VERSION, "type": "dispatch", "request": 1})], "bad_request"),
         (frames("cancel", request=1, job="unknown"), "not_found"),
         (frames("run", {"wasm": b"evil"}, request=1, **run_fields("j")), "bad_request"),
     ],
@@ -95,7 +95,7 @@ def test_garbage_is_counted_by_kind(peer: Any, server: Server) -> None:
     dealer.socket.send_multipart([b"no", b"empty", b"frame"])
     dealer.socket.send_multipart([b"x"] * 50)
     dealer.socket.send_multipart([b"", b"junk"])
-    dealer.socket.send_multipart([b"", b"minilambda/3", b"\x80"])
+    dealer.socket.send_multipart([b"", msgpack.packb({"v": 3})])
     dealer.send("goodbye", session=1)
     dealer.hear("register_again")
     assert server.core.rejected == {"no_envelope": 2, "bad_request": 1, "unsupported_version": 1, "unknown_session": 1}
@@ -112,7 +112,7 @@ def test_a_stranger_who_speaks_no_zeromq_is_no_trouble(peer: Any, server: Server
 
 
 def test_a_frame_that_is_too_large_costs_the_sender_its_connection_and_nobody_else(peer: Any) -> None:
-    peer(zmq.DEALER).socket.send_multipart([b"", PROTOCOL, bytes(FRAME + 1000)])
+    peer(zmq.DEALER).socket.send_multipart([b"", bytes(FRAME + 1000)])
     assert peer().ask("hello")["type"] == "welcome"
 
 

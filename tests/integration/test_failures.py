@@ -1,4 +1,4 @@
-"""Processes die, stop and go on, peers talk nonsense: every job still has one end, and every answer for it is the same."""
+"""Processes die, stop and go on, peers talk nonsense: each job has one end, and every answer for it is the same."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_worker_killed_under_load_costs_no_job(trio: Cluster, client: Client) 
     # given
     broker = trio.service("broker")
     ledger_of(trio, 3)
-    files, before = broker.descriptors(), done_jobs(client)
+    before, files = done_jobs(client), broker.descriptors()
     load, ledger = meanwhile(lambda: ledger_of(trio, 400))
     wait_for(lambda: done_jobs(client) > before + 60, "the load is on")
     # when
@@ -229,26 +229,24 @@ RAW = {
 DEEP = b"\x91" * 200_000
 FRAMES: dict[str, list[bytes]] = {
     "nothing": [b""],
-    "no delimiter": [b"minilambda/1", b"x"],
-    "no header": [b"", b"minilambda/1"],
-    "an empty header": [b"", b"minilambda/1", b""],
-    "deep msgpack": [b"", b"minilambda/1", DEEP],
-    "a map that claims to be huge": [b"", b"minilambda/1", b"\xdf\xff\xff\xff\xff"],
-    "a text that claims to be huge": [b"", b"minilambda/1", b"\x81\xa4type\xdb\xff\xff\xff\xff"],
-    "a header that is no map": [b"", b"minilambda/1", msgpack.packb([1, 2])],
-    "keys that are no texts": [b"", b"minilambda/1", msgpack.packb({1: 2})],
-    "another version": [b"", b"minilambda/999", msgpack.packb({"type": "hello", "request": 1})],
+    "no delimiter": [b"x", b"y"],
+    "an empty header": [b"", b""],
+    "deep msgpack": [b"", DEEP],
+    "a map that claims to be huge": [b"", b"\xdf\xff\xff\xff\xff"],
+    "a text that claims to be huge": [b"", b"\x81\xa4type\xdb\xff\xff\xff\xff"],
+    "a header that is no map": [b"", msgpack.packb([1, 2])],
+    "keys that are no texts": [b"", msgpack.packb({1: 2})],
+    "another version": [b"", msgpack.packb({"v": 999, "type": "hello", "request": 1})],
     "another protocol": [b"", b"MDPC01", b"echo", b"x"],
     "bodies that are not there": [
         b"",
-        b"minilambda/1",
         msgpack.packb(
-            {"type": "put", "request": 1, "module": "sha256:" + "0" * 64, "size": 9, "bodies": [["data", 9]]}
+            {"v": 1, "type": "put", "request": 1, "module": "sha256:" + "0" * 64, "size": 9, "bodies": [["data", 9]]}
         ),
     ],
-    "frames that nobody named": [b"", b"minilambda/1", msgpack.packb({"type": "hello", "request": 1}), b"x", b"y"],
-    "a thousand frames": [b"", b"minilambda/1", *[b"x"] * 1000],
-    "a worker's word out of the blue": [b"", b"minilambda/1", msgpack.packb({"type": "goodbye", "session": 12345})],
+    "frames that nobody named": [b"", msgpack.packb({"v": 1, "type": "hello", "request": 1}), b"x", b"y"],
+    "a thousand frames": [b"", *[b"x"] * 1000],
+    "a worker's word out of the blue": [b"", msgpack.packb({"v": 1, "type": "goodbye", "session": 12345})],
 }
 
 
@@ -269,8 +267,8 @@ def test_nonsense_on_the_brokers_port_disturbs_nobody(trio: Cluster, client: Cli
         dealer.connect(f"tcp://{trio.address}")
         for frames in FRAMES.values():
             dealer.send_multipart(frames)
-        # then those whom an answer can reach get one
-        codes = answers(dealer, {name for name in FRAMES if name not in ("nothing", "no delimiter")})
+        # then all get an answer but the one without a delimiter
+        codes = answers(dealer, len(FRAMES) - 1)
     load.join(40)
     assert_balanced(*ledger[0])
     assert codes.count("unsupported_version") == 1 and codes.count("register_again") == 1
@@ -279,11 +277,11 @@ def test_nonsense_on_the_brokers_port_disturbs_nobody(trio: Cluster, client: Cli
     assert len(client.workers()) == 3
 
 
-def answers(dealer: zmq.Socket[bytes], names: set[str]) -> list[str]:
+def answers(dealer: zmq.Socket[bytes], count: int) -> list[str]:
     """What the broker answers to so many messages: the code of a refusal, or the type."""
     dealer.setsockopt(zmq.RCVTIMEO, 10_000)
     found = []
-    for _ in names:
+    for _ in range(count):
         frames = dealer.recv_multipart()
         header = msgpack.unpackb(frames[2])
         found.append(header.get("code", header["type"]))
@@ -305,5 +303,5 @@ def test_a_worker_that_the_broker_does_not_know_is_told_to_register_again(trio: 
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.connect(f"tcp://{trio.address}")
-        dealer.send_multipart([b"", b"minilambda/1", msgpack.packb({"type": kind, "session": 7, **UNKNOWN[kind]})])
-        assert answers(dealer, {kind}) == ["register_again"]
+        dealer.send_multipart([b"", msgpack.packb({"v": 1, "type": kind, "session": 7, **UNKNOWN[kind]})])
+        assert answers(dealer, 1) == ["register_again"]

@@ -18,7 +18,7 @@ from tests.cluster import ROOT, Cluster
 from tests.integration.guests import CAT, HELLO, LOOP, padded, sleeping
 
 FRAME = 256 * 1024
-PROTOCOL = b"minilambda/1"
+VERSION = 1
 PATIENCE_MS = 20_000
 Header = dict[str, Any]
 
@@ -41,11 +41,11 @@ class Plain:
         """Send a request and return its number."""
         number = keys.setdefault("request", next(self.numbers))
         present = {name: body for name, body in (bodies or {}).items() if body}
-        header = {"type": kind, **keys}
+        header = {"v": VERSION, "type": kind, **keys}
         if present:
             header["bodies"] = [[name, len(body)] for name, body in present.items()]
         frames = [body[at : at + FRAME] for body in present.values() for at in range(0, len(body), FRAME)]
-        self.socket.send_multipart([*self.empty, PROTOCOL, msgpack.packb(header), *frames])
+        self.socket.send_multipart([*self.empty, msgpack.packb(header), *frames])
         return int(number)
 
     def receive(self) -> tuple[Header, dict[str, bytes]]:
@@ -53,12 +53,15 @@ class Plain:
         frames = self.socket.recv_multipart()
         if self.empty:
             assert frames.pop(0) == b""
-        assert frames[0] == PROTOCOL
-        header = msgpack.unpackb(frames[1])
-        rest, bodies = b"".join(frames[2:]), {}
-        for name, size in header.pop("bodies", []):
-            bodies[name], rest = rest[:size], rest[size:]
-        assert rest == b"" and all(0 < len(frame) <= FRAME for frame in frames[2:])
+        header = msgpack.unpackb(frames[0])
+        assert header.pop("v") == VERSION
+        rest, bodies = b"".join(frames[1:]), {}
+        for name, body in header.pop("bodies", []):
+            if isinstance(body, bytes):
+                bodies[name] = body
+            else:
+                bodies[name], rest = rest[:body], rest[body:]
+        assert rest == b"" and all(0 < len(frame) <= FRAME for frame in frames[1:])
         return header, bodies
 
     def ask(self, kind: str, bodies: dict[str, bytes] | None = None, **keys: Any) -> tuple[Header, dict[str, bytes]]:
@@ -127,15 +130,14 @@ def test_the_page_shows_the_bytes_of_the_first_exchange(cluster: Cluster, plain:
     hello, welcome = dumped("hello"), dumped("welcome")
     # when
     plain.socket.send_multipart(hello)
-    protocol, header = plain.socket.recv_multipart()
+    (header,) = plain.socket.recv_multipart()
     # then
-    shown = msgpack.unpackb(welcome[1])
-    assert hello == [PROTOCOL, msgpack.packb({"type": "hello", "request": 1})]
-    assert welcome[0] == protocol
+    shown = msgpack.unpackb(welcome[0])
+    assert hello == [msgpack.packb({"v": VERSION, "type": "hello", "request": 1})]
     version = msgpack.unpackb(header)["broker"]
     assert version.startswith("minilambda-broker/")
     assert header == msgpack.packb({**shown, "broker": version})
-    assert welcome[1] == msgpack.packb(shown)
+    assert welcome == [msgpack.packb(shown)]
 
 
 # --- running -----------------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ BAD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("keys", BAD.values(), ids=BAD.keys())
 def test_a_malformed_request_is_refused_with_a_sentence(plain: Plain, keys: dict[str, Any]) -> None:
     keys = {"request": 7, **keys}
-    plain.socket.send_multipart([PROTOCOL, msgpack.packb({"type": "run", **keys})])
+    plain.socket.send_multipart([msgpack.packb({"v": VERSION, "type": "run", **keys})])
     header, _ = plain.receive()
 
     assert (header["type"], header["code"]) == ("error", "bad_request")
@@ -336,10 +338,10 @@ def test_a_malformed_request_is_refused_with_a_sentence(plain: Plain, keys: dict
 
 
 def test_another_version_is_named_in_the_refusal(plain: Plain) -> None:
-    plain.socket.send_multipart([b"minilambda/2", msgpack.packb({"type": "hello", "request": 9})])
+    plain.socket.send_multipart([msgpack.packb({"v": 2, "type": "hello", "request": 9})])
     header, _ = plain.receive()
 
-    assert (header["code"], header["request"]) == ("unsupported_version", 9) and "minilambda/1" in header["message"]
+    assert (header["code"], header["request"]) == ("unsupported_version", 9) and "version 1" in header["message"]
 
 
 def test_what_is_not_there_is_not_found(plain: Plain) -> None:

@@ -30,7 +30,7 @@ from minilambda.messages import (
     Usage,
     WorkerList,
 )
-from minilambda.wire import PROTOCOL, Malformed, by_name, decode, encode
+from minilambda.wire import MAX_IN_PLACE, VERSION, Malformed, by_name, decode, encode
 
 DIGEST = "sha256:" + "ab" * 32
 ALL = tuple({cls.TYPE + str(index > 1): cls for index, group in enumerate(
@@ -44,7 +44,7 @@ def there_and_back(message: Message) -> Message:
 
 
 def header(**fields: Any) -> bytes:
-    return msgpack.packb(fields)
+    return msgpack.packb({"v": VERSION, **fields})
 
 
 def refuse(*frames: bytes, max_body: int = LIMIT) -> Malformed:
@@ -54,7 +54,7 @@ def refuse(*frames: bytes, max_body: int = LIMIT) -> Malformed:
 
 
 def hello(**fields: Any) -> list[bytes]:
-    return [PROTOCOL, header(type="hello", request=1, **fields)]
+    return [header(type="hello", request=1, **fields)]
 
 
 # --- there and back ----------------------------------------------------------------------------------
@@ -83,19 +83,22 @@ def test_a_message_comes_back_as_it_was(message: Message) -> None:
     assert there_and_back(message) == message
 
 
-@pytest.mark.parametrize("size", [1, MAX_FRAME - 1, MAX_FRAME, MAX_FRAME + 1, 3 * MAX_FRAME + 1])
+@pytest.mark.parametrize(
+    "size", [1, MAX_IN_PLACE, MAX_IN_PLACE + 1, MAX_FRAME - 1, MAX_FRAME, MAX_FRAME + 1, 3 * MAX_FRAME + 1]
+)
 def test_a_body_travels_in_frames_of_a_bounded_size(size: int) -> None:
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
     frames = encode(Run(1, "j", JobSpec(DIGEST), stdin=body, values=b"next"))
     assert max(map(len, frames)) <= MAX_FRAME
-    assert len(frames) == 2 + -(-size // MAX_FRAME) + 1
+    assert len(frames) == 1 + (-(-size // MAX_FRAME) if size > MAX_IN_PLACE else 0)
     message = there_and_back(Run(1, "j", JobSpec(DIGEST), stdin=body, values=b"next"))
     assert isinstance(message, Run)
     assert (message.stdin, message.values, message.wasm) == (body, b"next", b"")
 
 
 def test_fields_at_their_default_do_not_travel() -> None:
-    assert msgpack.unpackb(encode(Run(1, "j", JobSpec(DIGEST)))[1]) == {
+    assert msgpack.unpackb(encode(Run(1, "j", JobSpec(DIGEST)))[0]) == {
+        "v": VERSION,
         "type": "run",
         "request": 1,
         "job": "j",

@@ -19,7 +19,7 @@ from minilambda.messages import (
     GetStatus,
     Message,
 )
-from minilambda.wire import MAX_REFS, PROTOCOL, Malformed, by_name, decode, encode, split_envelope
+from minilambda.wire import MAX_REFS, VERSION, Malformed, by_name, decode, encode, split_envelope
 
 DIGEST = "sha256:" + "ab" * 32
 ALL = tuple({cls.TYPE + str(index > 1): cls for index, group in enumerate(
@@ -33,7 +33,7 @@ def there_and_back(message: Message) -> Message:
 
 
 def header(**fields: Any) -> bytes:
-    return msgpack.packb(fields)
+    return msgpack.packb({"v": VERSION, **fields})
 
 
 def refuse(*frames: bytes, max_body: int = LIMIT) -> Malformed:
@@ -43,23 +43,29 @@ def refuse(*frames: bytes, max_body: int = LIMIT) -> Malformed:
 
 
 def hello(**fields: Any) -> list[bytes]:
-    return [PROTOCOL, header(type="hello", request=1, **fields)]
+    return [header(type="hello", request=1, **fields)]
 
 
 # --- what is wrong -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames", [[], [PROTOCOL], [PROTOCOL, bytes(MAX_FRAME + 1)]])
+@pytest.mark.parametrize("frames", [[], [bytes(MAX_FRAME + 1)]])
 def test_frames_that_are_too_few_or_too_large_are_no_message(frames: list[bytes]) -> None:
     assert refuse(*frames).error.code == "bad_request"
 
 
 @pytest.mark.parametrize(
-    ("protocol", "code"),
-    [(b"minilambda/2", "unsupported_version"), (b"GET / HTTP/1.1", "bad_request"), (b"", "bad_request")],
+    ("version", "code"),
+    [
+        (2, "unsupported_version"),
+        (0, "unsupported_version"),
+        (None, "bad_request"),
+        ("1", "bad_request"),
+        (True, "bad_request"),
+    ],
 )
-def test_another_protocol_is_refused_with_the_request_that_asked(protocol: bytes, code: str) -> None:
-    error = refuse(protocol, header(type="hello", request=5, job="j"))
+def test_another_version_is_refused_with_the_request_that_asked(version: object, code: str) -> None:
+    error = refuse(header(v=version, type="hello", request=5, job="j"))
     assert (error.error.code, error.request, error.job) == (code, 5, "j")
 
 
@@ -89,7 +95,7 @@ def test_another_protocol_is_refused_with_the_request_that_asked(protocol: bytes
     ids=lambda junk: junk[:8].hex(),
 )
 def test_a_header_that_is_no_map_of_msgpack_is_refused(junk: bytes) -> None:
-    assert refuse(PROTOCOL, junk).error.code == "bad_request"
+    assert refuse(junk).error.code == "bad_request"
 
 
 @pytest.mark.parametrize(
@@ -106,19 +112,19 @@ def test_a_header_that_is_no_map_of_msgpack_is_refused(junk: bytes) -> None:
 )
 def test_a_type_that_is_not_accepted_is_refused(fields: dict) -> None:
     with pytest.raises(Malformed):
-        decode([PROTOCOL, header(**fields)], by_name(CLIENT_MESSAGES), LIMIT)
+        decode([header(**fields)], by_name(CLIENT_MESSAGES), LIMIT)
 
 
 @pytest.mark.parametrize("request_", [None, -1, 2**63, 1.0, "1", True, [1]])
 def test_a_request_number_that_is_none_is_refused_and_answered_with_0(request_: Any) -> None:
-    error = refuse(PROTOCOL, header(type="hello", request=request_))
+    error = refuse(header(type="hello", request=request_))
     assert (error.error.code, error.request) == ("bad_request", 0)
     assert "request" in error.error.message
 
 
 @pytest.mark.parametrize("job", ["", "a/b", "-a", "x" * 65, "a\n", "\N{SNOWMAN}", 5, None, b"j"])
 def test_a_job_id_has_few_characters(job: Any) -> None:
-    assert "job" in refuse(PROTOCOL, header(type="cancel", request=4, job=job)).error.message
+    assert "job" in refuse(header(type="cancel", request=4, job=job)).error.message
     assert there_and_back(Cancel(1, "A-z_0.9")) == Cancel(1, "A-z_0.9")
 
 
@@ -149,14 +155,14 @@ def test_a_job_id_has_few_characters(job: Any) -> None:
 )
 def test_a_value_out_of_its_limits_is_refused_by_its_name(field: str, value: Any) -> None:
     spec = {"module": DIGEST, field: value}
-    error = refuse(PROTOCOL, header(type="run", request=1, job="j", spec=spec))
+    error = refuse(header(type="run", request=1, job="j", spec=spec))
     assert f"spec: {field}: must be" in error.error.message
     assert (error.request, error.job) == (1, "j")
 
 
 @pytest.mark.parametrize("spec", [None, 5, [], {}, {"args": []}])
 def test_a_part_that_is_missing_is_refused(spec: Any) -> None:
-    assert "spec" in refuse(PROTOCOL, header(type="run", request=1, job="j", spec=spec)).error.message
+    assert "spec" in refuse(header(type="run", request=1, job="j", spec=spec)).error.message
 
 
 @pytest.mark.parametrize(
@@ -175,14 +181,14 @@ def test_a_part_that_is_missing_is_refused(spec: Any) -> None:
 def test_references_to_jobs_are_checked(refs: Any) -> None:
     assert MAX_REFS == 4096
     frames = header(type="report", session=1, queue=0, seen=0, running=refs)
-    assert "running" in refuse(PROTOCOL, frames).error.message
+    assert "running" in refuse(frames).error.message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "1", True])
 def test_a_duration_is_a_sensible_number(value: Any) -> None:
     result = {"state": "completed", "usage": {"run_ms": value}}
     frames = header(type="done", session=1, ref=["p", "j", 1], queue=0, seen=0, result=result)
-    assert "run_ms" in refuse(PROTOCOL, frames).error.message
+    assert "run_ms" in refuse(frames).error.message
 
 
 # --- bodies ------------------------------------------------------------------------------------------
@@ -217,7 +223,7 @@ def run_header(bodies: Any) -> bytes:
     ],
 )
 def test_bodies_that_do_not_fit_their_list_are_refused(bodies: Any, frames: list[bytes]) -> None:
-    error = refuse(PROTOCOL, run_header(bodies), *frames, max_body=1000)
+    error = refuse(run_header(bodies), *frames, max_body=1000)
     assert error.error.message.startswith("bodies:")
     assert (error.request, error.job) == (1, "j")
 
@@ -267,7 +273,7 @@ names = st.sampled_from(sorted({name for cls in BY_NAME.values() for name in cls
 )
 def test_any_header_is_a_message_or_is_refused(name: str, fields: dict, frames: list[bytes]) -> None:
     try:
-        message = decode([PROTOCOL, msgpack.packb({**fields, "type": name}), *frames], BY_NAME, 1000)
+        message = decode([msgpack.packb({"v": VERSION, **fields, "type": name}), *frames], BY_NAME, 1000)
     except Malformed as error:
         assert error.error.message
     else:
@@ -278,7 +284,7 @@ def test_any_header_is_a_message_or_is_refused(name: str, fields: dict, frames: 
 @given(st.lists(st.binary(max_size=40), max_size=4))
 def test_any_frames_are_a_message_or_are_refused(frames: list[bytes]) -> None:
     with pytest.raises(Malformed):
-        decode([PROTOCOL, *frames], BY_NAME, 1000)
+        decode(frames, BY_NAME, 1000)
 
 
 def test_status_and_state_have_different_names() -> None:
