@@ -83,10 +83,7 @@ def size_map(count: int) -> Check:
         return (
             type(value) is dict
             and len(value) <= count
-            and all(
-                type(k) is str and len(k) <= 16 and type(v) is int and 0 <= v <= MAX_INT  # noqa: PLR2004
-                for k, v in value.items()
-            )
+            and all(type(k) is str and len(k) <= 16 and type(v) is int and 0 <= v <= MAX_INT for k, v in value.items())
         )
 
     return Check(f"a map of at most {count} names to sizes", accept)

@@ -148,13 +148,13 @@ def endpoint(text: str) -> str:
         host = rest.split("/", 1)[0]
         raise BadSetting(f"minilambda speaks ZeroMQ, not HTTP: write {host} or tcp://{host}.")
     if scheme == "ipc":
-        if not rest or len(rest.encode()) > 100:  # noqa: PLR2004
+        if not rest or len(rest.encode()) > 100:
             raise BadSetting("ipc:// needs a path of at most 100 bytes.")
         return f"ipc://{rest}"
     if scheme != "tcp":
         raise BadSetting(f"{scheme}:// is not a transport here; write HOST:PORT, tcp://HOST:PORT or ipc://PATH.")
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/]+|\*):(\d{1,5})", rest)
-    if match is None or int(match[2]) > 65535:  # noqa: PLR2004
+    if match is None or int(match[2]) > 65535:
         raise BadSetting(
             f"{text!r} is not an address; write HOST:PORT (IPv6 as [HOST]:PORT), tcp://HOST:PORT or ipc://PATH."
         )

@@ -334,7 +334,7 @@ def _part(value: Any, shape: _Shape) -> Any:
 
 
 def _ref(value: Any) -> JobRef:
-    if type(value) not in (list, tuple) or len(value) != 3:  # noqa: PLR2004
+    if type(value) not in (list, tuple) or len(value) != 3:
         raise BadRequest("must be [principal, job, attempt].")
     checks = _shape(JobRef).fields
     return JobRef(checks["principal"](value[0]), checks["job"](value[1]), checks["attempt"](value[2]))

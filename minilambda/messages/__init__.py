@@ -8,8 +8,9 @@ these files and ``wire`` are what the code goes by.
 from __future__ import annotations
 
 from minilambda.messages.client import (
-    Accepted,
     CLIENT_MESSAGES,
+    REPLIES,
+    Accepted,
     Cancel,
     GetResult,
     GetStatus,
@@ -20,7 +21,6 @@ from minilambda.messages.client import (
     ListWorkers,
     ModuleList,
     Put,
-    REPLIES,
     Refused,
     Reply,
     Request,
@@ -30,6 +30,7 @@ from minilambda.messages.client import (
     WorkerList,
 )
 from minilambda.messages.parts import (
+    TERMINAL,
     Body,
     ErrorInfo,
     JobRef,
@@ -39,13 +40,13 @@ from minilambda.messages.parts import (
     Result,
     Rows,
     State,
-    TERMINAL,
     Tier,
     Usage,
 )
 from minilambda.messages.worker import (
-    Acknowledge,
     BROKER_MESSAGES,
+    WORKER_MESSAGES,
+    Acknowledge,
     Beat,
     Chunk,
     Dispatch,
@@ -61,17 +62,19 @@ from minilambda.messages.worker import (
     Report,
     Returned,
     Stop,
-    WORKER_MESSAGES,
     body_handle,
 )
 
 __all__ = [
+    "BROKER_MESSAGES",
+    "CLIENT_MESSAGES",
+    "REPLIES",
+    "TERMINAL",
+    "WORKER_MESSAGES",
     "Accepted",
     "Acknowledge",
-    "BROKER_MESSAGES",
     "Beat",
     "Body",
-    "CLIENT_MESSAGES",
     "Cancel",
     "Chunk",
     "Dispatch",
@@ -93,7 +96,6 @@ __all__ = [
     "Message",
     "ModuleList",
     "Put",
-    "REPLIES",
     "Recall",
     "Refs",
     "Refused",
@@ -110,10 +112,8 @@ __all__ = [
     "State",
     "Stop",
     "Stored",
-    "TERMINAL",
     "Tier",
     "Usage",
-    "WORKER_MESSAGES",
     "Welcome",
     "WorkerList",
     "body_handle",

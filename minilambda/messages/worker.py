@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from minilambda.fields import Attempt, Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
+from minilambda.fields import Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
 from minilambda.messages.parts import Body, JobRef, JobSpec, Message, Refs, Result
 
 # --- worker to broker --------------------------------------------------------------------------------
