@@ -117,6 +117,7 @@ class ClientSide:
         core.modules.acquire(module, now)
         job = Job(key, spec, stdin, values, cost, core.accepted, now, now)
         core.accept(job, now)
+        core.claim(job, now)
         return job
 
     def _module(self, principal: str, digest: str, wasm: bytes, now: float) -> Module:

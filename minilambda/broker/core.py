@@ -25,10 +25,11 @@ from minilambda.broker.registry import Registry, Worker
 from minilambda.broker.results import Results
 from minilambda.broker.scheduler import Scheduler
 from minilambda.broker.timers import Timers
+from minilambda.broker.unclaimed import Unclaimed
 from minilambda.broker.views import failed, final_result, result_reply, status_reply
 from minilambda.broker.worker_side import WorkerSide
 from minilambda.errors import Busy, MinilambdaError, RequestError
-from minilambda.messages import Acknowledge, Dispatch, Message, Recall, Refused, Request, Result
+from minilambda.messages import Acknowledge, Dispatch, Message, Recall, Refused, RegisterAgain, Request, Result
 from minilambda.settings import BrokerSettings
 from minilambda.wire import Malformed
 
@@ -47,6 +48,7 @@ class Core:
         self.scheduler = Scheduler(settings.prefetch)
         self.modules = ModuleStore(settings.store_bytes)
         self.results = Results(settings.result_ttl, settings.results_bytes)
+        self.unclaimed = Unclaimed(settings.resend + settings.liveness)  # of a time before this broker
         self.timers = Timers()  # ("queue", job key), ("wait", job key, connection), ("alive", session)
         self.rejected: dict[str, int] = {}  # what peers got wrong, counted by kind
         self.accepted = 0  # jobs so far
@@ -119,6 +121,23 @@ class Core:
         self.queue.push(job, first=first)
         if job.spec.queue_timeout_ms:
             self.timers.set(("queue", job.key), now + job.spec.queue_timeout_ms / 1000 - job.waited)
+
+    def claim(self, job: Job, now: float) -> None:
+        """A new job that a worker has had since before this broker began goes on there."""
+        worker, ref = self.unclaimed.take(job.key) or (None, job.ref)
+        if worker is None or self.workers.sessions.get(worker.session) is not worker:
+            return
+        job.attempt = ref.attempt
+        self.adopt(job, worker, now)
+        worker.jobs[job.key] = job
+        self.scheduler.update(worker)
+        self.send(worker.route, RegisterAgain())  # then it says whether it has finished the job
+
+    def adopt(self, job: Job, worker: Worker, now: float) -> None:
+        """A queued job is at a worker already, with its latest attempt."""
+        self.queue.remove(job)
+        job.move("adopt", now)
+        self.dequeue(job, worker, now)
 
     def dequeue(self, job: Job, worker: Worker, now: float) -> None:
         """A job that has just left the queue belongs to a worker."""

@@ -98,15 +98,17 @@ class WorkerSide:
             job = core.jobs.get(key)
             if job is not None and job.worker is worker:
                 continue
+            if job is None and core.unclaimed.put(worker, ref, now):
+                continue
+            if job is not None and job.state == "queued" and not job.attempt and core.unclaimed.open(now):
+                job.attempt, job.holder = ref.attempt, worker.id  # dispatched by an earlier broker
             if job is None or job.attempt != ref.attempt or job.holder != worker.id:
                 if into is worker.jobs:
                     core.send(worker.route, Stop(worker.session, ref))
                 core.send(worker.route, Acknowledge(worker.session, ref))
                 continue
             if job.state == "queued":
-                core.queue.remove(job)
-                job.move("adopt", now)
-                core.dequeue(job, worker, now)
+                core.adopt(job, worker, now)
             else:
                 core.release(job)
                 job.worker = worker
@@ -168,6 +170,9 @@ class WorkerSide:
             self.forget(worker, now)
             return
         core.timers.set(("alive", session), until)
+        for holder, ref in core.unclaimed.expired(now):
+            if holder.session in core.workers.sessions:
+                core.send(holder.route, Acknowledge(holder.session, ref))
         stalled = bool(worker.arrivals) and worker.moved_at + STALL <= now
         fetched = {item.job for item in worker.arrivals.values()}
         for job in list(worker.leaving.values()):
@@ -215,6 +220,9 @@ class WorkerSide:
         worker = self._find(route, message, now)
         if worker is None:
             return
+        if core.unclaimed.has(worker, message.ref):
+            self._hear(worker, message)  # it keeps the result until the job is claimed
+            return
         key = (message.ref.principal, message.ref.job)
         job = worker.jobs.get(key) or worker.leaving.get(key)
         if job is None or job.attempt != message.ref.attempt:
@@ -242,7 +250,9 @@ class WorkerSide:
         if worker is None:
             return
         job = self._mine(worker, message.ref)
-        if job is None:
+        if core.unclaimed.has(worker, message.ref) and not message.begun:
+            core.unclaimed.take((message.ref.principal, message.ref.job))
+        elif job is None:
             core.count("stale_return")
         elif message.begun:
             job.begun = True

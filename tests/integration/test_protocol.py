@@ -209,6 +209,14 @@ def test_bytes_with_another_hash_are_refused(plain: Plain) -> None:
     assert plain.refused("run", {"wasm": HELLO}, job=new_job(), spec=spec(b"something else")) == "bad_request"
 
 
+def test_a_small_body_may_stand_in_the_header(plain: Plain) -> None:
+    header = {"v": 1, "type": "run", "request": 5, "job": new_job(), "spec": spec(CAT)}
+    bodies = [["wasm", len(CAT)], ["stdin", b"in place"]]
+    plain.socket.send_multipart([msgpack.packb({**header, "bodies": bodies}), CAT])
+
+    assert plain.receive()[1] == {"stdout": b"in place"}
+
+
 def test_a_large_body_travels_in_frames(plain: Plain) -> None:
     stdin = bytes(range(256)) * 4096
 
