@@ -14,6 +14,7 @@ from minilambda import messages as m
 from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import invariants, results
+from minilambda.worker.events import RunnerReady
 from minilambda.worker.execution import Execution
 from minilambda.worker.link import Link
 from minilambda.worker.words import Identity, Words
@@ -63,6 +64,8 @@ class Core:
             self._drain(now)
         else:
             self.execution.HANDLERS[type(event)](self.execution, event, now)
+            if isinstance(event, RunnerReady):
+                self.link.begin(now)
         if self.execution.slots.started and self._tell_at is None:
             self._tell_at = now + TELL_AFTER
         if self.execution.dropped:

@@ -31,10 +31,16 @@ class Link:
     result_keep: float = 60.0  # how long an unacknowledged result is kept, seconds
     heard: float = 0.0  # when the broker was last heard, seconds
     report_at: float | None = None  # when the next report is due, seconds
-    register_at: float | None = 0.0  # when the next registration is to be sent, seconds
+    register_at: float | None = None  # when the next registration is to be sent, seconds; None before ``begin``
+    begun: bool = False  # there is something to offer
     tries: int = 0  # registrations sent without an answer
     held: tuple[JobRef, ...] = ()  # the unfinished jobs that the last registration named
     open_at: float | None = None  # when the jobs that outlived the last session may start, seconds
+
+    def begin(self, now: float) -> None:
+        """The worker can run a job from now on, so the broker should know of it."""
+        if not self.begun:
+            self.begun, self.register_at = True, now
 
     def registered(self, session: int, heartbeat: float, liveness: float, result_keep: float, now: float) -> None:
         self.session, self.seen, self.tries = session, 0, 0

@@ -230,7 +230,7 @@ def test_a_job_that_still_waits_goes_on_at_the_worker_that_was_taken_for_lost() 
 
 
 def test_a_job_that_has_moved_on_is_stopped_at_the_worker_that_comes_back() -> None:
-    world = World(liveness=5.0)
+    world = World(liveness=5.0, resend=0.5)
     agent = world.worker("w")
     world.run("j")
     ref, gone = agent.ref("j"), JobRef("local", "nobody-knows", 1)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from minilambda import messages as m
+from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
+from minilambda.worker import events as e
 from minilambda.worker import link as links
-from minilambda.worker.core import OPEN_AFTER, TELL_AFTER
+from minilambda.worker.core import OPEN_AFTER, TELL_AFTER, Core
+from minilambda.worker.words import Identity
 from tests.unit.worker_driver import Driver, digest_of, outcome, ref, registered, running
 
 
@@ -215,3 +218,15 @@ def test_lists_of_jobs_stay_within_what_a_message_holds() -> None:
     driver.hear(m.RegisterAgain())
     driver.advance(0.1)
     assert len(driver.one(m.Register).held) == 1_000
+
+
+def test_a_worker_registers_once_it_can_run_a_job_and_not_before() -> None:
+    # given
+    core = Core(WorkerSettings(), Identity("worker-id", "worker"), lambda: 0.5)
+    core.start()
+    # when
+    early = core.tick(1000.0)
+    late = core.handle(e.RunnerReady(0), 1001.0) + core.tick(1001.0)
+    # then
+    assert early == []
+    assert [type(action.message) for action in late if isinstance(action, a.Send)] == [m.Register]
