@@ -54,6 +54,7 @@ class WorkerSide:
 
     def _register(self, route: Route, principal: str, message: Register, now: float) -> None:
         core, settings = self._core, self._core.settings
+        core.unclaimed.open(now)
         old = core.workers.by_id.get(message.worker)
         squatter = core.workers.by_connection.get(route[0])
         if squatter is not None and squatter is not old:
