@@ -9,6 +9,7 @@ import os
 from multiprocessing.connection import Connection
 from typing import Any
 
+from minilambda.worker import engine
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.toolchain import compile_wasm
 from tests import wat
@@ -21,12 +22,15 @@ class HostError(Exception):
     """What GuestHost raised, as text: the class and the message."""
 
 
-def _serve(pipe: Connection, compiler: str) -> None:
+def _serve(pipe: Connection, compiler: str, short: bool) -> None:
+    from minilambda.worker import primer
     from minilambda.worker.guest import GuestHost
 
+    primed = primer.artifact(compiler)
     stdout, stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
-    host = GuestHost(stdout, stderr, compiler)
-    host.prime()
+    host = GuestHost(stdout, stderr, compiler, short=short)
+    host.prime(f"/proc/self/fd/{primed}")
+    os.close(primed)
     while True:
         order, artifact = pipe.recv()
         if order is None:
@@ -43,20 +47,23 @@ def _serve(pipe: Connection, compiler: str) -> None:
         finally:
             if fd is not None:
                 os.close(fd)
-        written = [os.pread(out, os.fstat(out).st_size, 0) for out in (stdout, stderr)]
-        pipe.send(dataclasses.replace(outcome, stdout=written[0], stderr=written[1]))
+        if host.left_output:
+            written = [os.pread(out, os.fstat(out).st_size, 0) for out in (stdout, stderr)]
+            outcome = dataclasses.replace(outcome, stdout=written[0], stderr=written[1])
+        pipe.send(outcome)
+        host.tidy()
 
 
 class GuestProcess:
     """Runs guests one after another in one process, as a runner does."""
 
-    def __init__(self, compiler: str = "cranelift") -> None:
+    def __init__(self, compiler: str = "cranelift", short: bool = engine.SHORT) -> None:
         context = multiprocessing.get_context("spawn")
         self._compiler = compiler
         self._artifacts: dict[str, tuple[bool, bytes]] = {}  # by digest
         self._held: set[str] = set()  # digests that the process holds
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, compiler), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, compiler, short), daemon=True)
         self._process.start()
         theirs.close()
 

@@ -23,8 +23,8 @@ MAX_PACKET = 64 * 1024
 MAX_SPILL = 1 << 30
 """Largest message of any kind, bytes."""
 
-_INLINE = b"\0"
-_SPILLED = b"\1"
+_INLINE = 0
+_SPILLED = 1
 _LENGTH = struct.Struct("<Q")
 _CHUNK = 1 << 20  # bytes per read or write of a spill
 
@@ -47,8 +47,10 @@ class Channel:
     def __init__(self, sock: socket.socket, spill: int | None = None, max_fds: int = 0) -> None:
         self._sock = sock
         self._spill = spill  # memfd for large messages; None: there is none, and a large message is an error
-        self._max_fds = max_fds  # descriptors taken from one message; with 0 the kernel drops them
+        # Room for the descriptors taken from one message, bytes; with 0 the kernel drops them.
+        self._room = socket.CMSG_SPACE(max_fds * array.array("i").itemsize) if max_fds else 0
         self._buffer = bytearray(1 + MAX_PACKET + 1)  # one byte more than a packet may have
+        self._view = memoryview(self._buffer)
 
     def fileno(self) -> int:
         """The socket's descriptor, to poll; -1 after ``close``."""
@@ -64,13 +66,16 @@ class Channel:
         Raises ChannelClosed when the other end is gone, ChannelError when the message is too large or, on a
         non-blocking socket, the other end does not read.
         """
-        parts = [_INLINE, payload]
         if len(payload) > MAX_PACKET:
             self._write_spill(payload)
-            parts = [_SPILLED, _LENGTH.pack(len(payload))]
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            packet = b"\1" + _LENGTH.pack(len(payload))
+        else:
+            packet = b"\0" + payload
         try:
-            self._sock.sendmsg(parts, control)
+            if fds:
+                self._sock.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+            else:
+                self._sock.send(packet)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosed() from error
         except OSError as error:
@@ -84,7 +89,7 @@ class Channel:
         """
         fds: list[int] = []
         try:
-            if self._max_fds:
+            if self._room:
                 size, fds = self._receive_with_fds()
             else:
                 size = self._sock.recv_into(self._buffer)
@@ -102,8 +107,9 @@ class Channel:
             raise
 
     def _receive_with_fds(self) -> tuple[int, list[int]]:
-        room = socket.CMSG_SPACE(self._max_fds * array.array("i").itemsize)
-        size, control, _flags, _address = self._sock.recvmsg_into([self._buffer], room, socket.MSG_CMSG_CLOEXEC)
+        size, control, _flags, _address = self._sock.recvmsg_into([self._buffer], self._room, socket.MSG_CMSG_CLOEXEC)
+        if not control:
+            return size, []
         fds = array.array("i")
         for level, kind, data in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -115,7 +121,7 @@ class Channel:
             raise ChannelClosed()
         if size > 1 + MAX_PACKET:
             raise ChannelError("A packet was too large.")
-        tag, payload = self._buffer[:1], bytes(memoryview(self._buffer)[1:size])
+        tag, payload = self._buffer[0], bytes(self._view[1:size])
         if tag == _INLINE:
             return payload
         if tag != _SPILLED or len(payload) != _LENGTH.size:

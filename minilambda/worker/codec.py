@@ -6,6 +6,7 @@ at the end of this file answer every surprise with ``ChannelError``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -85,42 +86,53 @@ def decode_order(message: tuple[Any, ...]) -> RunOrder:
     return RunOrder(*message[1:])
 
 
-def encode_outcome(outcome: Outcome) -> bytes:
-    """The message that tells the agent how a run ended: everything but the output. Long texts are cut."""
+def encode_outcome(outcome: Outcome, left_output: bool) -> bytes:
+    """The message that tells the agent how a run ended. Long texts are cut.
+
+    With ``left_output`` the output is in the memory files, otherwise it is in the message.
+    """
+    message, trap, backtrace = outcome.message, outcome.trap, outcome.backtrace
     return pack(
         "done",
         outcome.code,
-        cut(outcome.message, MAX_TEXT),
+        message and cut(message, MAX_TEXT),
         outcome.exit_code,
         outcome.value,
-        None if outcome.trap is None else cut(outcome.trap, MAX_TEXT),
-        None if outcome.backtrace is None else cut(outcome.backtrace, MAX_BACKTRACE),
+        trap and cut(trap, MAX_TEXT),
+        backtrace and cut(backtrace, MAX_BACKTRACE),
         outcome.load_ms,
         outcome.run_ms,
         outcome.cpu_ms,
         outcome.peak_memory_bytes,
+        None if left_output else outcome.stdout,
+        None if left_output else outcome.stderr,
     )
 
 
-def decode_outcome(fields: list[Any], max_value: int, stdout: bytes = b"", stderr: bytes = b"") -> Outcome:
-    """The outcome in a runner's message, and the output beside it. Raises ChannelError for any field out of range."""
+def decode_outcome(fields: list[Any], max_value: int, take_output: Callable[[], tuple[bytes, bytes]]) -> Outcome:
+    """The outcome in a runner's message. Raises ChannelError for any field out of range.
+
+    ``max_value`` bounds the value, and each stream that is in the message; ``take_output`` is called for the streams
+    where they are not.
+    """
     try:
-        code, message, exit_code, value, trap, backtrace, load_ms, run_ms, cpu_ms, peak_memory = fields
+        code, message, exit_code, value, trap, backtrace, load_ms, run_ms, cpu_ms, peak_memory, stdout, stderr = fields
     except ValueError as error:
         raise ChannelError("An outcome had the wrong number of fields.") from error
+    if code is not None and (not isinstance(code, str) or code not in RUNNER_CODES):
+        raise ChannelError("An outcome had a code that is not a runner's to give.")
     return Outcome(
-        code=_code(code),
-        message=text(message, MAX_TEXT),
-        exit_code=None if exit_code is None else whole(exit_code, -(1 << 31), (1 << 32) - 1),
-        value=None if value is None else _binary(value, max_value),
-        stdout=stdout,
-        stderr=stderr,
-        trap=None if trap is None else text(trap, MAX_TEXT),
-        backtrace=None if backtrace is None else text(backtrace, MAX_BACKTRACE),
-        load_ms=milliseconds(load_ms),
-        run_ms=milliseconds(run_ms),
-        cpu_ms=milliseconds(cpu_ms),
-        peak_memory_bytes=whole(peak_memory, 0, (1 << 63) - 1),
+        code,
+        message if message == "" else text(message, MAX_TEXT),
+        None if exit_code is None else whole(exit_code, -(1 << 31), (1 << 32) - 1),
+        None if value is None else _binary(value, max_value),
+        *(take_output() if stdout is None else (_binary(stdout, max_value), _binary(stderr, max_value))),
+        None if trap is None else text(trap, MAX_TEXT),
+        None if backtrace is None else text(backtrace, MAX_BACKTRACE),
+        milliseconds(load_ms),
+        milliseconds(run_ms),
+        milliseconds(cpu_ms),
+        whole(peak_memory, 0, (1 << 63) - 1),
     )
 
 
@@ -151,20 +163,12 @@ def whole(value: object, low: int, high: int) -> int:
 
 def milliseconds(value: object) -> float:
     """``value`` if it is a plausible time. Raises ChannelError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MAX_MS:
+    if type(value) not in (float, int) or not 0 <= value <= _MAX_MS:  # type: ignore[operator]
         raise ChannelError("A time in a message was missing or out of range.")
-    return float(value)
-
-
-def _code(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or value not in RUNNER_CODES:
-        raise ChannelError("An outcome had a code that is not a runner's to give.")
-    return value
+    return float(value)  # type: ignore[arg-type]
 
 
 def _binary(value: object, max_bytes: int) -> bytes:
-    if not isinstance(value, bytes) or len(value) > max_bytes:
-        raise ChannelError("A value in an outcome was malformed or too large.")
+    if type(value) is not bytes or len(value) > max_bytes:
+        raise ChannelError("Bytes in an outcome were malformed or too many.")
     return value

@@ -1,7 +1,8 @@
-"""A compiler process: it compiles one module into a memfd, and ends.
+"""A compiler process: it waits for an order, compiles one module into a memfd, and ends.
 
 Compiling is the most expensive thing that a stranger can ask for, so it has a process, and limits, of its own.
-Messages to the agent, one of them: ``["compiled", component, size, ms]``, ``["invalid", why]``, ``["limit", why]``; or
+The order from the agent is ``[memory_bytes, timeout_ms]``, with the module's descriptor and the artifact's.
+Messages to it, one of them: ``["compiled", component, size, ms]``, ``["invalid", why]``, ``["limit", why]``; or
 ``["fault", what]``. A compiler that runs into its limit may also just die: Rust aborts when it gets no memory.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import time
 
 from minilambda.errors import InvalidModule
@@ -25,53 +27,62 @@ _NO_MEMORY = "os error 12"  # how wasmtime's own errors report a refused mmap
 class Compiler:
     """The work of a compiler process."""
 
-    def __init__(
-        self, channel: Channel, wasm_fd: int, artifact_fd: int, compiler: str, memory_bytes: int, timeout_ms: int
-    ) -> None:
+    def __init__(self, channel: Channel, compiler: str, warm_up: bytes) -> None:
         self._channel = channel
-        self._wasm_fd = wasm_fd  # the module, read from its start to its end
-        self._artifact_fd = artifact_fd  # memfd that receives the artifact
         self._compiler = compiler  # "cranelift" or "winch"
-        self._memory_bytes = memory_bytes  # data segment beyond what the process begins with, bytes
-        self._timeout_ms = timeout_ms  # wall time, milliseconds; the agent ends us, this process only guards the rest
+        self._warm_up = warm_up  # a module of our own
 
     def serve(self) -> None:
-        """Compile, and tell the agent how it went."""
-        walls.set_name("ml-compiler")
+        """Make ready, take the order, compile, and tell the agent how it went."""
+        walls.set_name("ml-spare")
         walls.raise_walls()
-        self._limit()
+        if not select.select([self._channel], [], [], 0)[0]:  # there is time
+            # The first module that a process compiles takes some milliseconds more than the second.
+            compile_wasm(self._warm_up, self._compiler)
+        received = self._channel.receive()
+        if received is None:
+            return
+        walls.set_name("ml-compiler")
+        (memory_bytes, timeout_ms), (wasm_fd, artifact_fd) = codec.unpack(received[0]), received[1]
+        _limit(memory_bytes, timeout_ms)
         try:
-            message = self._compile()
+            message = self._compile(wasm_fd, artifact_fd)
         except MemoryError:
-            message = codec.pack("limit", memory_limit(self._memory_bytes))
+            message = codec.pack("limit", memory_limit(memory_bytes))
         except InvalidModule as error:
             if _NO_MEMORY in error.message:
-                message = codec.pack("limit", memory_limit(self._memory_bytes))
+                message = codec.pack("limit", memory_limit(memory_bytes))
             else:
                 message = codec.pack("invalid", codec.cut(error.message, codec.MAX_REASON))
         self._channel.send(message)
 
-    def _compile(self) -> bytes:
+    def _compile(self, wasm_fd: int, artifact_fd: int) -> bytes:
         began = time.perf_counter()
-        component, artifact = compile_wasm(self._read_wasm(), self._compiler)
+        component, artifact = compile_wasm(_read(wasm_fd), self._compiler)
         view, offset = memoryview(artifact), 0
         while offset < len(view):
-            offset += os.pwrite(self._artifact_fd, view[offset:], offset)
+            offset += os.pwrite(artifact_fd, view[offset:], offset)
         return codec.pack("compiled", component, len(view), (time.perf_counter() - began) * 1e3)
 
-    def _read_wasm(self) -> bytes:
-        wasm = bytearray()
-        while part := os.pread(self._wasm_fd, _CHUNK, len(wasm)):
-            wasm += part
-        return bytes(wasm)
 
-    def _limit(self) -> None:
-        cores = os.cpu_count() or 1
-        data = _data_bytes() + self._memory_bytes + cores * _MEMORY_PER_CORE
-        resource.setrlimit(resource.RLIMIT_DATA, (data, data))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self._memory_bytes, self._memory_bytes))
-        seconds = self._timeout_ms * cores // 1000 + _CPU_MARGIN_S
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+def _read(fd: int) -> bytes:
+    content = bytearray()
+    while part := os.pread(fd, _CHUNK, len(content)):
+        content += part
+    return bytes(content)
+
+
+def _limit(memory_bytes: int, timeout_ms: int) -> None:
+    """Bound this process: ``memory_bytes`` beyond what it has now, and the processor time of ``timeout_ms``.
+
+    The agent ends us at the timeout; that limit is for the case that it can't.
+    """
+    cores = os.cpu_count() or 1
+    data = _data_bytes() + memory_bytes + cores * _MEMORY_PER_CORE
+    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
+    seconds = timeout_ms * cores // 1000 + _CPU_MARGIN_S
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def memory_limit(memory_bytes: int) -> str:

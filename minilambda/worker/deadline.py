@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class DeadlineTimer:
         self._deadline: float | None = None  # monotonic seconds; None: nothing is armed
         self._wakes_at = 0.0  # monotonic seconds when the thread looks next
         self.rang = False  # the deadline armed last has passed
-        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
+        _thread.start_new_thread(self._watch, ())  # threading.Thread would wait until it runs
 
     def arm(self, seconds: float) -> None:
         """Set the deadline ``seconds`` from now, instead of any other."""

@@ -72,7 +72,7 @@ class RunnerHandle(Child):
         if order is None:
             raise ChannelError(f"It sent {codec.cut(kind, 32)!r} with nothing to answer.")
         if kind == "done":
-            outcome = codec.decode_outcome(fields, order.output_bytes, *self._take_output())
+            outcome = codec.decode_outcome(fields, order.output_bytes, self._take_output)
         elif kind == "bad_artifact" and len(fields) == 1:
             outcome = codec.refused_artifact(codec.text(fields[0], codec.MAX_TEXT))
         else:
@@ -91,23 +91,28 @@ class RunnerHandle(Child):
 
 
 class CompilerHandle(Child):
-    """One compilation."""
+    """One compiler: at rest, until it is given the one order of its life."""
 
-    def __init__(self, number: int, order: CompileOrder, wasm_fd: int) -> None:
-        fds = memfds("artifact", flags=os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        super().__init__(number, fds, None)
-        (self._artifact_fd,) = fds
-        self._own_fds = [wasm_fd, self._artifact_fd]
-        self.order = order
-        self.began = time.monotonic()  # seconds
-        self._wasm_fd = wasm_fd
+    def __init__(self, number: int) -> None:
+        super().__init__(number, [], None)
+        self.order: CompileOrder | None = None  # None: at rest
+        self.began = 0.0  # when it was given the order, seconds
+        self.artifact_fd = -1  # receives the artifact
         self._result: CompileFinished | None = None  # what it said, not reported yet
         self._reported = False  # the event is out
         self._stopped = False  # the agent asked for its end
 
     def request(self) -> tuple[bytes, list[int]]:
-        message = codec.pack("compiler", self.number, self.order.memory_bytes, self.order.timeout_ms)
-        return message, [self.far_end.fileno(), self._wasm_fd, self._artifact_fd]
+        return codec.pack("compiler", self.number), [self.far_end.fileno()]
+
+    def give(self, order: CompileOrder, wasm_fd: int) -> None:
+        """Hand over its order; ``wasm_fd`` stays the caller's. Raises OSError, and ChannelError if it is dead."""
+        if self.channel is None:
+            raise ChannelClosed()
+        (artifact_fd,) = memfds("artifact", flags=os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._own_fds = [artifact_fd]
+        self.channel.send(codec.pack(order.memory_bytes, order.timeout_ms), [wasm_fd, artifact_fd])
+        self.order, self.artifact_fd, self.began = order, artifact_fd, time.monotonic()
 
     def stop(self) -> None:
         """End it on the agent's behalf."""
@@ -116,21 +121,23 @@ class CompilerHandle(Child):
 
     def take_artifact(self) -> int:
         """The sealed artifact; the caller owns it."""
-        self._own_fds.remove(self._artifact_fd)
-        return self._artifact_fd
+        self._own_fds.remove(self.artifact_fd)
+        return self.artifact_fd
 
     def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:
+        if self.order is None:
+            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} with nothing to answer.")
         if self._result is not None or self._reported:
             raise ChannelError("It went on after its result.")
         if kind == "compiled" and len(fields) == 3 and isinstance(fields[0], bool):
-            size = codec.whole(fields[1], 1, os.fstat(self._artifact_fd).st_size)
-            if size != os.fstat(self._artifact_fd).st_size:
+            size = codec.whole(fields[1], 1, os.fstat(self.artifact_fd).st_size)
+            if size != os.fstat(self.artifact_fd).st_size:
                 raise ChannelError("The artifact has another size than announced.")
             done = CompileFinished(self.order.digest, None, "", fields[0], size, codec.milliseconds(fields[2]))
         elif kind == "invalid" and len(fields) == 1:
-            done = self._failed("invalid_module", codec.text(fields[0], codec.MAX_REASON))
+            done = self._failed(self.order, "invalid_module", codec.text(fields[0], codec.MAX_REASON))
         elif kind == "limit" and len(fields) == 1:
-            done = self._failed("compile_limit", codec.text(fields[0], codec.MAX_REASON))
+            done = self._failed(self.order, "compile_limit", codec.text(fields[0], codec.MAX_REASON))
         else:
             raise ChannelError(f"It sent {codec.cut(kind, 32)!r} instead of a result.")
         self._result = done
@@ -139,30 +146,30 @@ class CompilerHandle(Child):
     def _report(self) -> list[ProcessEvent]:
         """The result, as soon as the artifact is sealed."""
         result = self._result
-        if result is None:
+        if result is None or self.order is None:
             return []
         if result.code is None:
             try:
-                _seal(self._artifact_fd)
+                _seal(self.artifact_fd)
             except OSError:  # it holds a writable mapping, which an honest compiler does not
                 self.kill()
                 return []
-            if os.fstat(self._artifact_fd).st_size != result.size:
-                result = self._failed("internal", "The artifact changed after the compiler had ended.")
+            if os.fstat(self.artifact_fd).st_size != result.size:
+                result = self._failed(self.order, "internal", "The artifact changed after the compiler had ended.")
         self._result, self._reported = None, True
         self.kill()  # it has no more to do, and might think otherwise
         return [result]
 
     def died(self, how: str) -> list[ProcessEvent]:
-        if self._reported:
+        if self._reported or self.order is None:
             return []
         if self._result is None or self.fault:
-            self._result = self._verdict(how)
+            self._result = self._verdict(self.order, how)
         return self._report()
 
-    def _verdict(self, how: str) -> CompileFinished:
+    def _verdict(self, order: CompileOrder, how: str) -> CompileFinished:
         """What a compiler that died without a result died of."""
-        order, code, message = self.order, "compile_limit", ""
+        code, message = "compile_limit", ""
         if self.fault:
             code, message = "internal", f"The compiler process failed ({how}): {self.fault}"
         elif self._stopped and (time.monotonic() - self.began) * 1e3 < order.timeout_ms:
@@ -175,10 +182,10 @@ class CompilerHandle(Child):
             message = "The kernel ended the compilation of the module, most likely for want of memory."
         else:
             code, message = "internal", f"The compiler process failed: {how}."
-        return self._failed(code, message)
+        return self._failed(order, code, message)
 
-    def _failed(self, code: str, message: str) -> CompileFinished:
-        return CompileFinished(self.order.digest, code, message, False, 0, (time.monotonic() - self.began) * 1e3)
+    def _failed(self, order: CompileOrder, code: str, message: str) -> CompileFinished:
+        return CompileFinished(order.digest, code, message, False, 0, (time.monotonic() - self.began) * 1e3)
 
 
 def _seal(fd: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
@@ -11,7 +10,7 @@ import wasmtime
 import wasmtime.component as wc
 
 from minilambda.errors import MinilambdaError, OutputLimit, UnknownExport
-from minilambda.worker import engine, toolchain
+from minilambda.worker import engine, publicly, toolchain
 from minilambda.worker.component_values import Lifter, Lowered, signature_of
 from minilambda.worker.events import RunOrder
 from minilambda.worker.linking import component_fault, component_linker, core_linker, link_core, unknown_in_component
@@ -22,18 +21,16 @@ from minilambda.worker.valuetypes import Signature, Type
 _LISTED: Final = 20  # exports named in one message
 _NAME_LENGTH: Final = 100  # characters of one export's name in a message
 _RUN: Final = "wasi:cli/run@0.2."
+_DONE: Final = Ending(exit_code=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where one guest runs."""
+Cell = engine.Cell | publicly.Cell
+"""Where one guest runs."""
 
-    store: wasmtime.Store  # of this run only
-    seen: Callable[[wasmtime.Instance], None]  # told of the instance as soon as it exists
-    leave: Callable[[], None]  # to be called as soon as the guest has ended, before anything takes memory
+Leave = Callable[[], None]
+"""To be called as soon as the guest has ended, before anything takes memory."""
 
-
-Run = Callable[[Stage], Ending]
+Run = Callable[[Cell, Leave], Ending]
 """Instantiates and calls, all else being prepared. Raises what the guest's end raises, or an error of ours."""
 
 
@@ -75,16 +72,17 @@ class CoreGuest:
         self._linkers = linkers
         self._module = toolchain.load_module(linkers.engine, path)
         self._functions: dict[str, wasmtime.FuncType] = {}  # exported functions by name
-        self._memories: list[str] = []  # names of exported memories
+        self._memories: list[bytes] = []  # names of exported memories
         for export in self._module.exports:
             type_ = export.type
             if isinstance(type_, wasmtime.FuncType):
                 self._functions[export.name] = type_
             elif isinstance(type_, wasmtime.MemoryType):
-                self._memories.append(export.name)
+                self._memories.append(export.name.encode())
         self.needs_wasi = any(item.module == "wasi_snapshot_preview1" for item in self._module.imports)
         self.shows_memory = bool(self._memories)  # its memory can be seen from outside
         self._linked: dict[bool, wasmtime.InstancePre] = {}  # by whether unknown imports trap
+        self._commands: dict[bool, Run] = {}  # what runs _start, likewise
 
     def _pre(self, trap_unknown: bool) -> wasmtime.InstancePre:
         pre = self._linked.get(trap_unknown)
@@ -98,7 +96,10 @@ class CoreGuest:
 
         Raises UnknownImport, UnknownExport and BadArguments.
         """
-        pre = self._pre(order.unknown_imports == "trap")
+        trap_unknown = order.unknown_imports == "trap"
+        if order.invoke is None and trap_unknown in self._commands:
+            return self._commands[trap_unknown]
+        pre = self._pre(trap_unknown)
         name = order.invoke if order.invoke is not None else "_start"
         type_ = self._functions.get(name)
         if type_ is None:
@@ -113,37 +114,43 @@ class CoreGuest:
                 raise UnknownExport(
                     f"The module is not a command: {_core_signature(name, type_)} takes or answers something."
                 )
-            return lambda stage: self._command(pre, stage)
+            self._commands[trap_unknown] = lambda cell, leave: self._command(pre, cell, leave)
+            return self._commands[trap_unknown]
         signature = _core_signature(name, type_)
         values = arguments(signature, order.args, order.values)
-        return lambda stage: self._invoke(pre, stage, name, signature, values, order.output_bytes)
+        return lambda cell, leave: self._invoke(pre, cell, leave, name, signature, values, order.output_bytes)
 
-    def _command(self, pre: wasmtime.InstancePre, stage: Stage) -> Ending:
-        instance = engine.instantiate(pre, stage.store)
-        stage.seen(instance)
-        engine.call(instance, stage.store, "_start", (), (), (), stage.leave)
-        return Ending(exit_code=0)
+    def _command(self, pre: wasmtime.InstancePre, cell: Cell, leave: Leave) -> Ending:
+        cell.instantiate(pre)
+        cell.call(b"_start", (), (), (), leave)
+        return _DONE
 
     def _invoke(
-        self, pre: wasmtime.InstancePre, stage: Stage, name: str, signature: Signature, values: list[Any], limit: int
+        self,
+        pre: wasmtime.InstancePre,
+        cell: Cell,
+        leave: Leave,
+        name: str,
+        signature: Signature,
+        values: list[Any],
+        limit: int,
     ) -> Ending:
-        instance = engine.instantiate(pre, stage.store)
-        stage.seen(instance)
+        cell.instantiate(pre)
         if self.needs_wasi and name != "_initialize" and self._has_initialize():
-            engine.call(instance, stage.store, "_initialize", (), (), (), lambda: None)
+            cell.call(b"_initialize", (), (), (), lambda: None)
         kinds, results = [t.kind for _, t in signature.params], [t.kind for t in signature.results]
-        answers = engine.call(instance, stage.store, name, kinds, values, results, stage.leave)
+        answers = cell.call(name.encode(), kinds, values, results, leave)
         return Ending(value=_pack(None if not answers else answers[0] if len(answers) == 1 else answers, limit))
 
     def _has_initialize(self) -> bool:
         type_ = self._functions.get("_initialize")
         return type_ is not None and not type_.params and not type_.results
 
-    def memory_bytes(self, instance: Any, store: wasmtime.Store) -> int | None:
-        """The size of the exported memories, bytes; None where none is exported."""
-        if not self._memories:
+    def memory_bytes(self, cell: Cell) -> int | None:
+        """The size of the exported memories, bytes; None where none is exported, or before there is an instance."""
+        if not self._memories or not cell.instantiated:
             return None
-        return sum(engine.memory_size(instance, store, name) for name in self._memories)
+        return sum(cell.memory_size(name) for name in self._memories)
 
     def close(self) -> None:
         """Free the module's code."""
@@ -193,45 +200,47 @@ class ComponentGuest:
         index = self._found.get(order.invoke or "")
         if index is None:
             index = self._found[order.invoke or ""] = self._find(order.invoke)
-        return lambda stage: self._run(linker, stage, index, order)
+        return lambda cell, leave: self._run(linker, cell.store, leave, index, order)
 
-    def _run(self, linker: wc.Linker, stage: Stage, index: wc.ExportIndex, order: RunOrder) -> Ending:
+    def _run(
+        self, linker: wc.Linker, store: wasmtime.Store, leave: Leave, index: wc.ExportIndex, order: RunOrder
+    ) -> Ending:
         try:
-            instance = linker.instantiate(stage.store, self._component)
+            instance = linker.instantiate(store, self._component)
         except wasmtime.WasmtimeError as error:
             if "was not found in the linker" in str(error):
                 raise component_fault(self._unknown, str(error)) from None
             raise
-        func = instance.get_func(stage.store, index)
+        func = instance.get_func(store, index)
         if func is None:
             raise UnknownExport(f"The component's export {order.invoke or 'wasi:cli/run'} is not a function.")
         if order.invoke is None:
-            return self._command(func, stage)
-        return self._invoke(func, stage, order)
+            return self._command(func, store)
+        return self._invoke(func, store, leave, order)
 
-    def _command(self, func: wc.Func, stage: Stage) -> Ending:
+    def _command(self, func: wc.Func, store: wasmtime.Store) -> Ending:
         if not self._checked:
-            signature = str(signature_of("run", func.type(stage.store)))
+            signature = str(signature_of("run", func.type(store)))
             if signature != "run() -> result":
                 raise UnknownExport(
                     f"The component is not a command: its wasi:cli/run is {signature}, not run() -> result."
                 )
             self._checked = True
-        answer = func(stage.store)
+        answer = func(store)
         return Ending(exit_code=int(getattr(answer, "tag", "ok") == "err"))
 
-    def _invoke(self, func: wc.Func, stage: Stage, order: RunOrder) -> Ending:
+    def _invoke(self, func: wc.Func, store: wasmtime.Store, leave: Leave, order: RunOrder) -> Ending:
         if not engine.RAW_VALUES:
             raise MinilambdaError("This wasmtime can't exchange values with components.")
         assert order.invoke is not None
-        signature = signature_of(toolchain.one_line(order.invoke, _NAME_LENGTH), func.type(stage.store))
+        signature = signature_of(toolchain.one_line(order.invoke, _NAME_LENGTH), func.type(store))
         lowered = Lowered(signature, arguments(signature, order.args, order.values))
         if not signature.results:
-            engine.call_component(func, stage.store, lowered.params, None, stage.leave)
+            engine.call_component(func, store, lowered.params, None, leave)
             return Ending(value=_pack(None, order.output_bytes))
         raw = engine.RawValue()
         try:
-            engine.call_component(func, stage.store, lowered.params, raw, stage.leave)
+            engine.call_component(func, store, lowered.params, raw, leave)
         except wasmtime.WasmtimeError as error:
             if str(error).startswith("too much data is being copied"):
                 raise OutputLimit("The result is larger than a component can pass: about 3 million values.") from None
@@ -275,7 +284,7 @@ class ComponentGuest:
                 names.extend(f"{name}#{inner}" for inner in item.exports(self._linkers.engine))
         return names
 
-    def memory_bytes(self, instance: Any, store: wasmtime.Store) -> int | None:
+    def memory_bytes(self, cell: Cell) -> int | None:
         """None: a component shows none of its memories."""
         return None
 

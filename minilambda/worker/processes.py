@@ -8,7 +8,6 @@ long as the agent: the template dies with the thread that started it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import sys
@@ -19,7 +18,8 @@ from minilambda.errors import MinilambdaError
 from minilambda.worker import codec
 from minilambda.worker.channel import ChannelClosed, ChannelError
 from minilambda.worker.child import Child
-from minilambda.worker.events import CompileFinished, CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunOrder
+from minilambda.worker.compilers import Compilers
+from minilambda.worker.events import CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunnerReady, RunOrder
 from minilambda.worker.handles import CompilerHandle, RunnerHandle
 from minilambda.worker.launch import TemplateHandle
 
@@ -35,7 +35,7 @@ class Processes:
         self.generation = 0  # grows whenever ``descriptors()`` changes
         self._slots = slots  # runners have the slots 0 to slots - 1
         self._compiler = compiler  # "cranelift" or "winch"
-        self._max_compilers = compilers  # compilations at once
+        self._compilers = Compilers(compilers, lambda: CompilerHandle(self._next_number()), self._fork, self._report)
         self._template: TemplateHandle | None = None  # None: not started, or it could not be started again
         self._early_deaths = 0  # templates in a row that died young
         self._number = 0  # of the last child
@@ -44,8 +44,6 @@ class Processes:
         self._by_fd: dict[int, Child] = {}  # those that have a channel, by its descriptor
         self._unsent: deque[Child] = deque()  # the template is to fork them, and has not been told
         self._unanswered = 0  # requests that the template has not answered
-        self._orders: deque[tuple[CompileOrder, int]] = deque()  # compilations that wait, and their wasm
-        self._artifacts: dict[str, int] = {}  # finished, until they are taken: digest -> sealed memfd
         self._waiting: list[ProcessEvent] = []  # events of our own, reported through the doorbell
         self._doorbell = -1  # eventfd: readable while ``_waiting`` is not empty
 
@@ -126,25 +124,15 @@ class Processes:
 
         ``wasm_fd`` is read from its start; it stays the caller's, who may close it at once.
         """
-        try:
-            self._orders.append((order, fcntl.fcntl(wasm_fd, fcntl.F_DUPFD_CLOEXEC, 3)))
-        except OSError as error:
-            self._report([_not_compiled(order.digest, "internal", f"The compiler could not be started: {error}")])
-        self._next_compilers()
+        self._compilers.compile(order, wasm_fd)
 
     def kill_compiler(self, digest: str) -> None:
         """Stop compiling a module, or waiting for it; CompileFinished with ``compile_limit`` follows."""
-        for child in self._children.values():
-            if isinstance(child, CompilerHandle) and child.order.digest == digest:
-                child.stop()
-        for order, wasm_fd in [waiting for waiting in self._orders if waiting[0].digest == digest]:
-            self._orders.remove((order, wasm_fd))
-            os.close(wasm_fd)
-            self._report([_not_compiled(digest, "compile_limit", "Compiling the module was stopped by the worker.")])
+        self._compilers.stop(digest)
 
     def take_artifact(self, digest: str) -> int:
         """A sealed memfd with a compiled module, which the caller owns. Raises KeyError when there is none."""
-        return self._artifacts.pop(digest)
+        return self._compilers.take_artifact(digest)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -163,8 +151,7 @@ class Processes:
                 gone.register(child.pidfd, select.POLLIN)
                 gone.poll(max(0.0, deadline - time.monotonic()) * 1e3)
             child.close()
-        for fd in [*self._artifacts.values(), *(wasm_fd for _order, wasm_fd in self._orders)]:
-            os.close(fd)
+        self._compilers.close()
         if self._doorbell != -1:
             os.close(self._doorbell)
             self._doorbell = -1
@@ -173,7 +160,7 @@ class Processes:
     # --- inside --------------------------------------------------------------------------------------
 
     def _forget_everything(self) -> None:
-        for collection in (self._runners, self._by_fd, self._unsent, self._orders, self._artifacts, self._waiting):
+        for collection in (self._runners, self._by_fd, self._unsent, self._waiting):
             collection.clear()
         self._unanswered = 0
         self.generation += 1
@@ -226,15 +213,11 @@ class Processes:
         events = child.hear()
         if child.channel is None and self._by_fd.pop(fd, None) is not None:
             self.generation += 1
-        self._keep_artifacts(child, events)
+        if isinstance(child, CompilerHandle):
+            self._compilers.keep(child, events)
+        elif events and isinstance(events[0], RunnerReady):
+            self._compilers.rest()  # not before: at the start of a worker, nothing is more urgent than its runners
         return events
-
-    def _keep_artifacts(self, child: Child, events: list[ProcessEvent]) -> None:
-        for event in events:
-            if isinstance(event, CompileFinished) and event.code is None and isinstance(child, CompilerHandle):
-                if (old := self._artifacts.pop(event.digest, None)) is not None:
-                    os.close(old)
-                self._artifacts[event.digest] = child.take_artifact()
 
     def _hear_template(self, template: TemplateHandle) -> list[ProcessEvent]:
         events: list[ProcessEvent] = []
@@ -252,7 +235,7 @@ class Processes:
         except ChannelError:
             events += self._template_died(template)
         self._flush()
-        self._next_compilers()
+        self._compilers.proceed()
         return events
 
     def _gone(self, child: Child, how: str) -> list[ProcessEvent]:
@@ -260,10 +243,12 @@ class Processes:
         if child.channel is not None:
             self._by_fd.pop(child.channel.fileno(), None)
         events = child.last_words() + child.died(how)
-        self._keep_artifacts(child, events)
         del self._children[child.number]
         if isinstance(child, RunnerHandle):
             del self._runners[child.slot]
+        elif isinstance(child, CompilerHandle):
+            self._compilers.keep(child, events)
+            self._compilers.gone(child)
         child.close()
         self.generation += 1
         return events
@@ -281,20 +266,3 @@ class Processes:
             child.kill()
             events += self._gone(child, "killed by SIGKILL: its template died")
         return events
-
-    def _next_compilers(self) -> None:
-        while (
-            self._orders and sum(isinstance(c, CompilerHandle) for c in self._children.values()) < self._max_compilers
-        ):
-            order, wasm_fd = self._orders.popleft()
-            try:
-                compiler = CompilerHandle(self._next_number(), order, wasm_fd)
-            except OSError as error:
-                os.close(wasm_fd)
-                self._report([_not_compiled(order.digest, "internal", f"The compiler could not be started: {error}")])
-            else:
-                self._fork(compiler)
-
-
-def _not_compiled(digest: str, code: str, message: str) -> CompileFinished:
-    return CompileFinished(digest, code, message, False, 0, 0.0)

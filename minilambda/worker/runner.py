@@ -21,10 +21,11 @@ _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this ma
 class Runner:
     """The loop of a runner process."""
 
-    def __init__(self, channel: Channel, stdout_fd: int, stderr_fd: int, compiler: str) -> None:
+    def __init__(self, channel: Channel, stdout_fd: int, stderr_fd: int, primer_fd: int, compiler: str) -> None:
         self._channel = channel
         self._stdout_fd = stdout_fd  # memfd that receives the guest's standard output
         self._stderr_fd = stderr_fd  # memfd that receives the guest's standard error
+        self._primer_fd = primer_fd  # the primer's artifact
         self._compiler = compiler  # "cranelift" or "winch": what the artifacts were made by
 
     def serve(self) -> None:
@@ -35,7 +36,8 @@ class Runner:
         walls.set_name("ml-runner")
         raised = walls.raise_walls()
         host = GuestHost(self._stdout_fd, self._stderr_fd, self._compiler)
-        host.prime()
+        host.prime(f"/proc/self/fd/{self._primer_fd}")
+        os.close(self._primer_fd)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -58,8 +60,9 @@ class Runner:
         except BadArtifact as error:
             reply = codec.pack("bad_artifact", codec.cut(error.message, codec.MAX_TEXT))
         else:
-            reply = codec.encode_outcome(outcome)
+            reply = codec.encode_outcome(outcome, host.left_output)
         finally:
             for fd in fds:
                 os.close(fd)
         self._channel.send(reply)
+        host.tidy()

@@ -3,8 +3,8 @@
 It makes no Engine and no thread, since neither survives a fork. It never sees a guest's bytes, trusts the agent,
 and dies with it. ``python -m minilambda.worker.template`` is started by ``processes`` only.
 
-Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id, memory_bytes,
-timeout_ms]`` with those of a compiler. Messages to it: ``["started", id, pid]`` with a pidfd, ``["failed", id, why]``,
+Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id]`` with that of a
+compiler's channel. Messages to it: ``["started", id, pid]`` with a pidfd, ``["failed", id, why]``,
 ``["exited", id, how]``.
 """
 
@@ -19,10 +19,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from minilambda.errors import MinilambdaError
-from minilambda.worker import codec, compiler, runner, walls
+from minilambda.worker import codec, compiler, primer, runner, walls
 from minilambda.worker.channel import Channel, ChannelClosed
 
 FAILED = 70
@@ -38,6 +38,8 @@ class Template:
     def __init__(self, channel: Channel, compiler_name: str) -> None:
         self._channel = channel
         self._compiler_name = compiler_name  # "cranelift" or "winch"
+        self._primer_fd = primer.artifact(compiler_name)
+        self._primer_wasm = primer.wasm()
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> the agent's id of the child, pid
         self._poll = select.poll()
@@ -62,37 +64,40 @@ class Template:
         if received is None:
             return
         payload, fds = received
-        kind, child, *parameters = codec.unpack(payload)
+        kind, child = codec.unpack(payload)
         try:
-            pidfd = self._fork(kind, child, parameters, fds)
+            pidfd = self._fork(kind, child, fds)
         except OSError as error:
-            self._channel.send(codec.pack("failed", child, f"could not be started: {error}"))
+            answer, held = codec.pack("failed", child, f"could not be started: {error}"), []
         else:
-            self._channel.send(codec.pack("started", child, self._children[pidfd][1]), [pidfd])
+            answer, held = codec.pack("started", child, self._children[pidfd][1]), [pidfd]
         finally:
             for fd in fds:
                 os.close(fd)
+        self._channel.send(answer, held)
 
-    def _fork(self, kind: str, child: int, parameters: list[Any], fds: list[int]) -> int:
+    def _fork(self, kind: str, child: int, fds: list[int]) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become(kind, parameters, fds)
+            self._become(kind, fds)
         pidfd = os.pidfd_open(pid)  # the child is not reaped yet, so the number is still its own
         self._children[pidfd] = (child, pid)
         self._poll.register(pidfd, select.POLLIN)
         return pidfd
 
-    def _become(self, kind: str, parameters: list[Any], fds: list[int]) -> NoReturn:
+    def _become(self, kind: str, fds: list[int]) -> NoReturn:
         """Be the child. Never returns into the template's loop."""
         status = FAILED
         try:
             walls.die_with_parent(self._pid)
-            walls.close_all_but(fds)
-            channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3] if kind == "runner" else None, max_fds=1)
             if kind == "runner":
-                work: Callable[[], None] = runner.Runner(channel, fds[1], fds[2], self._compiler_name).serve
+                walls.close_all_but([*fds, self._primer_fd])
+                channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=1)
+                work = runner.Runner(channel, fds[1], fds[2], self._primer_fd, self._compiler_name).serve
             else:
-                work = compiler.Compiler(channel, fds[1], fds[2], self._compiler_name, *parameters).serve
+                walls.close_all_but(fds)
+                channel = Channel(socket.socket(fileno=fds[0]), max_fds=2)
+                work = compiler.Compiler(channel, self._compiler_name, self._primer_wasm).serve
             status = _attempt(channel, work)
         finally:
             # The interpreter's own shutdown trips over the threads that wasmtime has started.
@@ -136,9 +141,10 @@ def main(agent: int, fd: int, compiler_name: str, delay: float) -> None:
     walls.set_name("ml-template")
     walls.forget_environment()
     time.sleep(delay)
+    template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compiler_name)
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages shared with the children
-    Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compiler_name).serve()
+    template.serve()
 
 
 if __name__ == "__main__":

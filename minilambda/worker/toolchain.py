@@ -6,8 +6,6 @@ Compiling and running use the same configuration, else an artifact does not load
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.metadata
 import os
 import platform
 from typing import Final
@@ -90,6 +88,10 @@ def fingerprint(compiler: str = "cranelift") -> str:
 
     That is the wasmtime version, the configuration, the compiler, the target and its processor features.
     """
+    # Here, not above: runners have no use for the dozens of modules that these import, and would carry them.
+    import hashlib  # noqa: PLC0415
+    import importlib.metadata  # noqa: PLC0415
+
     parts = (
         importlib.metadata.version("wasmtime"),
         compiler,

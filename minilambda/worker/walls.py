@@ -59,7 +59,8 @@ def ignore_stops() -> None:
 
 def forget_environment() -> None:
     """Empty the environment, Python's and the C library's."""
-    os.environ.clear()
+    if os.environ:
+        os.environ.clear()
     _libc.clearenv()
 
 

@@ -22,7 +22,7 @@ from tests.integration.agents import (
 )
 
 READY = codec.pack("ready", ["wall raised"])
-OUTCOME = codec.pack("done", None, "", 0, None, None, None, 0.0, 0.0, 0.0, 0)
+OUTCOME = codec.pack("done", None, "", 0, None, None, None, 0.0, 0.0, 0.0, 0, b"", b"")
 
 
 class Victim:
@@ -99,7 +99,11 @@ def test_a_runner_that_begins_with_nonsense_is_killed(runner: Victim, payload: b
     [
         READY,
         codec.pack("done"),
-        codec.pack("done", "cancelled", "", 0, None, None, None, 0.0, 0.0, 0.0, 0),
+        codec.pack("done", "cancelled", "", 0, None, None, None, 0.0, 0.0, 0.0, 0, b"", b""),
+        codec.pack("done", None, "", 0, None, None, None, 0.0, 0.0, 0.0, 0, b"", None),
+        codec.pack("done", None, "", 0, None, None, None, 0.0, 0.0, 0.0, 0, "text", b""),
+        codec.pack("done", None, "", 0, None, None, None, True, 0.0, 0.0, 0, b"", b""),
+        codec.pack("done", None, "", 0, None, None, None, float("nan"), 0.0, 0.0, 0, b"", b""),
         codec.pack("bad_artifact"),
         codec.pack("compiled", False, 1, 1.0),
     ],
@@ -161,9 +165,29 @@ def test_a_runner_that_announces_more_than_it_may_send_is_killed(runner: Victim)
     assert runner.end() == -signal.SIGKILL
 
 
+def compiling() -> CompilerHandle:
+    """A compiler that has its order."""
+    handle, wasm = CompilerHandle(1), memfd(b"")
+    handle.give(compile_order("x"), wasm)
+    os.close(wasm)
+    return handle
+
+
+def test_a_compiler_that_speaks_before_it_has_an_order_is_killed() -> None:
+    # given
+    compiler = Victim(CompilerHandle(1))
+    # when
+    compiler.say(codec.pack("compiled", False, 4, 1.0))
+    # then
+    assert compiler.handle.hear() == []
+    assert compiler.end() == -signal.SIGKILL
+    assert compiler.handle.died("killed by SIGKILL") == []
+    compiler.close()
+
+
 def test_an_artifact_of_another_size_than_announced_is_refused() -> None:
     # given
-    compiler = Victim(CompilerHandle(1, compile_order("x"), memfd(b"")))
+    compiler = Victim(compiling())
     # when
     compiler.say(codec.pack("compiled", False, 10, 1.0))
     # then
@@ -178,8 +202,8 @@ def test_an_artifact_of_another_size_than_announced_is_refused() -> None:
 @pytest.mark.parametrize("result", [codec.pack("invalid", "It is not."), codec.pack("compiled", True, 4, 1.0)], ids=str)
 def test_a_compiler_that_stays_after_its_result_is_killed(result: bytes) -> None:
     # given
-    handle = CompilerHandle(1, compile_order("x"), memfd(b""))
-    os.write(handle.request()[1][-1], b"wasm")
+    handle = compiling()
+    os.write(handle.artifact_fd, b"wasm")
     compiler = Victim(handle)
     # when
     compiler.say(result)
@@ -192,8 +216,8 @@ def test_a_compiler_that_stays_after_its_result_is_killed(result: bytes) -> None
 
 def test_an_artifact_that_its_compiler_can_still_change_is_not_used_before_that_is_dead() -> None:
     # given
-    handle = CompilerHandle(1, compile_order("x"), memfd(b""))
-    artifact = handle.request()[1][-1]
+    handle = compiling()
+    artifact = handle.artifact_fd
     os.ftruncate(artifact, 4)
     compiler = Victim(handle)
     with mmap.mmap(artifact, 4):

@@ -139,16 +139,19 @@ class Agent:
             assert time.monotonic() < deadline, "the guest wrote too little"
 
     def settle(self, children: int) -> None:
-        """Wait until so many processes are left, the template not counted."""
+        """Wait until there are so many processes, all forked, the template not counted."""
         deadline = time.monotonic() + MAX_WAIT_S
-        while len(self.processes._children) != children:
+        while not len(self.pids()) == len(self.processes._children) + 1 == children + 1:
             assert time.monotonic() < deadline, "too many processes, or too few"
             self.poll(1)
 
     def pid(self, slot: int) -> int:
-        pid = self.processes._runners[slot].pid
-        assert pid is not None
-        return pid
+        runner = self.processes._runners[slot]
+        deadline = time.monotonic() + MAX_WAIT_S
+        while runner.pid is None:  # it may be ready before the template has told of it
+            assert time.monotonic() < deadline, "the template told nothing"
+            self.poll(1)
+        return runner.pid
 
     def pids(self) -> list[int]:
         """The template and all that it has forked for us."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,7 @@ from tests.integration.agents import (
     name_of,
     running_agent,
     slow_module,
+    wait_until_dead,
 )
 
 
@@ -106,17 +108,45 @@ def test_compilations_beyond_the_bound_wait_in_order() -> None:
     assert [event.digest for event in done if event.code is None] == [name_of("first"), name_of("third")]
 
 
+def test_a_compiler_waits_for_its_order_and_is_replaced_after_it(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    agent.settle(2)
+    _template, _runner, resting = agent.pids()
+    # when
+    agent.order_compile(compile_order(wat.HELLO), wat.HELLO)
+    # then
+    assert resting in agent.pids() and len(agent.pids()) == 3, "nothing was forked for it"
+    assert agent.next(CompileFinished).code is None
+    while resting in agent.pids():  # it compiles for one only
+        agent.poll(1)
+    agent.settle(2)
+
+
+def test_a_compiler_that_died_at_rest_is_not_missed(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    agent.settle(2)
+    resting = agent.pids()[2]
+    # when
+    os.kill(resting, signal.SIGKILL)
+    wait_until_dead([resting])
+    # then
+    assert agent.compile(wat.HELLO).code is None
+    assert agent.events == []
+
+
 def test_forty_compilations_leave_no_descriptor_behind(agent: Agent) -> None:
     # given
     agent.start()
     os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
     agent.spawn(0)
-    agent.settle(1)
+    agent.settle(2)  # a runner, and the compiler that rests
     before = len(os.listdir("/proc/self/fd"))
     # when
     for _ in range(20):
         os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
         agent.compile(b"invalid")
-    agent.settle(1)
+    agent.settle(2)
     # then
     assert len(os.listdir("/proc/self/fd")) == before

@@ -2,20 +2,74 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import msgpack
 import pytest
 
+from minilambda.worker import engine
 from tests import wat
 from tests.guest_process import MIB, GuestProcess
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[GuestProcess]:
-    process = GuestProcess()
+@pytest.fixture(scope="module", params=[True, False], ids=["short way", "public way"])
+def host(request: pytest.FixtureRequest) -> Iterator[GuestProcess]:
+    process = GuestProcess(short=request.param)
     yield process
     process.close()
+
+
+def test_the_short_way_is_there_in_this_wasmtime() -> None:
+    assert engine.SHORT
+
+
+STRANGE_WASMTIME = """
+import os, sys
+import wasmtime.component
+for name in ("_bindings", "_ffi", "_func", "_trap"):
+    delattr(wasmtime, name)
+    sys.modules["wasmtime." + name] = None
+from minilambda.worker import engine, primer
+from minilambda.worker.guest import GuestHost
+from minilambda.worker.toolchain import compile_wasm
+from tests import wat
+from tests.guest_process import order_for
+
+assert not engine.SHORT
+host = GuestHost(os.memfd_create("stdout"), os.memfd_create("stderr"))
+host.prime(f"/proc/self/fd/{primer.artifact('cranelift')}")
+for text, fields in (
+    (wat.HELLO, {}),
+    (wat.DIVIDE, {}),
+    (wat.LOOP, {"timeout_ms": 50}),
+    (wat.ADD, {"invoke": "add", "args": ("2", "3")}),
+    (wat.command_component("(i32.const 1)"), {}),
+):
+    component, artifact = compile_wasm(wat.wasm(text))
+    fd = os.memfd_create("artifact")
+    os.write(fd, artifact)
+    outcome = host.run(order_for(text, component, **fields), f"/proc/self/fd/{fd}")
+    print(outcome.code, outcome.exit_code, outcome.stdout, outcome.value, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_wasmtime_without_the_private_names_serves_too() -> None:
+    command = [sys.executable, "-c", STRANGE_WASMTIME]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60).stdout.decode()
+
+    assert said.splitlines() == [
+        "None 0 b'hello\\n' None",
+        "trap None b'' None",
+        "deadline_exceeded None b'' None",
+        "None None b'' b'\\x05'",
+        "None 1 b'' None",
+    ]
 
 
 # --- commands -----------------------------------------------------------------------------------------
@@ -50,6 +104,16 @@ def test_arguments_and_environment_are_the_jobs_own(host: GuestProcess) -> None:
     assert args.stdout == "main.wasm\0one\0zwei ü\0".encode()
     assert env.stdout == b"NAME=value\0OTHER=\0"
     assert host.run(wat.ENVIRON).stdout == b""
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 300_000])
+def test_output_of_every_size_is_the_guests_own(host: GuestProcess, size: int) -> None:
+    data = bytes(i % 251 for i in range(size))
+
+    assert host.run(wat.CAT, stdin=data).stdout == data
+    assert host.run(wat.printing("abc", exit_code=1)).stdout == b"abc"
+    assert host.run(wat.MISSING).stdout == b""
+    assert host.run(wat.EMPTY).stdout == b""
 
 
 def test_an_argument_with_a_zero_character_is_refused(host: GuestProcess) -> None:

@@ -20,9 +20,9 @@ ENUM = '(type $t (enum "red" "green")) (export $T "t" (type $t))'
 FLAGS = '(type $t (flags "r" "w" "x")) (export $T "t" (type $t))'
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[GuestProcess]:
-    process = GuestProcess()
+@pytest.fixture(scope="module", params=[True, False], ids=["short way", "public way"])
+def host(request: pytest.FixtureRequest) -> Iterator[GuestProcess]:
+    process = GuestProcess(short=request.param)
     yield process
     process.close()
 

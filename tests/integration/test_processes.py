@@ -167,6 +167,37 @@ def test_a_runner_holds_no_descriptor_but_its_own(agent: Agent) -> None:
     assert own <= targets <= own | of_wasmtime | {f"/proc/{agent.pid(0)}/statm"}
 
 
+RANDOM = """(module
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\\10\\00\\00\\00\\20\\00\\00\\00")
+  (func (export "_start")
+    (drop (call $random (i32.const 16) (i32.const 32)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+
+
+def test_no_two_runs_of_any_runner_see_the_same_random_bytes(agent: Agent) -> None:
+    # given
+    agent.start(0, 1)
+    # when
+    seen = [agent.run(slot, RANDOM).outcome.stdout for slot in (0, 1, 0, 1)]
+    # then
+    assert [len(data) for data in seen] == [32] * 4
+    assert len(set(seen)) == 4
+
+
+def test_a_killed_run_shows_nothing_of_the_one_before(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    assert agent.run(0, wat.CAT, stdin=b"x" * 4000).outcome.stdout == b"x" * 4000
+    # when
+    agent.begin(0, wat.CAT, stdin=b"y" * 5_000_000)
+    died = agent.kill(0)
+    # then
+    assert set(died.stdout) <= {ord("y")}
+
+
 def test_a_second_runner_for_a_slot_is_refused(agent: Agent) -> None:
     # given
     agent.start(0)

@@ -161,20 +161,32 @@ def test_an_order_survives_the_way() -> None:
     assert codec.decode_order(codec.unpack(codec.encode_order(ORDER))) == ORDER
 
 
+def no_output() -> tuple[bytes, bytes]:
+    raise AssertionError("the output is in the message")
+
+
+def test_output_that_is_not_in_the_outcome_is_taken_from_where_it_is() -> None:
+    # when
+    _kind, fields = codec.unpack_untrusted(codec.encode_outcome(OUTCOME, left_output=True))
+    # then
+    outcome = codec.decode_outcome(fields, 10, lambda: (b"from the", b"files"))
+    assert (outcome.stdout, outcome.stderr) == (b"from the", b"files")
+
+
 def test_an_outcome_survives_the_way() -> None:
     # when
-    kind, fields = codec.unpack_untrusted(codec.encode_outcome(OUTCOME))
+    kind, fields = codec.unpack_untrusted(codec.encode_outcome(OUTCOME, left_output=False))
     # then
-    assert (kind, codec.decode_outcome(fields, 1)) == ("done", OUTCOME)
+    assert (kind, codec.decode_outcome(fields, 10, no_output)) == ("done", OUTCOME)
 
 
 def test_long_texts_of_an_honest_runner_are_cut_to_what_the_agent_takes() -> None:
     # given
     long = Outcome("trap", "ä" * 10_000, None, None, b"", b"", "t" * 10_000, "\U0001f600" * 10_000, 0, 0, 0, 0)
     # when
-    _kind, fields = codec.unpack_untrusted(codec.encode_outcome(long))
+    _kind, fields = codec.unpack_untrusted(codec.encode_outcome(long, left_output=False))
     # then
-    assert codec.decode_outcome(fields, 0).message == "ä" * (codec.MAX_TEXT // 2)
+    assert codec.decode_outcome(fields, 0, no_output).message == "ä" * (codec.MAX_TEXT // 2)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +214,7 @@ def test_hostile_bytes_are_refused(payload: bytes) -> None:
         codec.unpack_untrusted(payload)
 
 
-GOOD: list[Any] = ["trap", "", 0, b"", None, None, 0.0, 0, 0.0, 0]
+GOOD: list[Any] = ["trap", "", 0, b"", None, None, 0.0, 0, 0.0, 0, b"out", b""]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +241,24 @@ GOOD: list[Any] = ["trap", "", 0, b"", None, None, 0.0, 0, 0.0, 0]
         (8, False),
         (9, -1),
         (9, None),
+        (10, b"x" * 11),
+        (10, "text"),
+        (11, b"x" * 11),
+        (11, None),
     ],
 )
 def test_an_outcome_with_a_field_out_of_range_is_refused(index: int, value: object) -> None:
     # given
-    codec.decode_outcome(GOOD, 10)
+    codec.decode_outcome(GOOD, 10, no_output)
     fields = [*GOOD]
     # when
     fields[index] = value
     # then
     with pytest.raises(ChannelError):
-        codec.decode_outcome(fields, 10)
+        codec.decode_outcome(fields, 10, no_output)
 
 
 def test_an_outcome_with_too_few_or_too_many_fields_is_refused() -> None:
     for fields in (GOOD[:-1], [*GOOD, 0]):
         with pytest.raises(ChannelError):
-            codec.decode_outcome(fields, 10)
+            codec.decode_outcome(fields, 10, no_output)
