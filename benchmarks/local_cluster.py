@@ -42,7 +42,7 @@ class LocalCluster:
 
     def __enter__(self) -> LocalCluster:
         try:
-            self._start("broker", "broker", "--bind", "127.0.0.1:0")
+            self._start("broker", "broker", "--bind", "127.0.0.1:0", "--ephemeral")
             self.address = _wait(lambda: self._printed("broker"), "the broker says its address")[0]
         except BaseException:
             self._stop_all(complain=False)

@@ -184,7 +184,7 @@ def cluster(folder: Path) -> Iterator[str]:
     """A broker and its workers for as long as the block runs; gives the broker's address."""
     with ExitStack() as running:
         log = folder / "broker.log"
-        broker = running.enter_context(service(folder, "broker", "broker", "--bind", "127.0.0.1:0"))
+        broker = running.enter_context(service(folder, "broker", "broker", "--bind", "127.0.0.1:0", "--ephemeral"))
         address = printed_address(log, broker)
         for number in range(1, WORKERS + 1):
             name = f"worker-{number}"

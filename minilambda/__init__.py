@@ -13,7 +13,7 @@ from minilambda._version import __version__
 if TYPE_CHECKING:
     from minilambda.client.job import Job
     from minilambda.client.modules import Module, ModuleLike
-    from minilambda.client.results import Cluster, ModuleInfo, RunResult, Status, WorkerInfo
+    from minilambda.client.results import Cluster, JobInfo, ModuleInfo, RunResult, Status, WorkerInfo
     from minilambda.client.spec import RunOptions
     from minilambda.client.sync import Client
     from minilambda.errors import JobError, MinilambdaError, RequestError
@@ -25,6 +25,7 @@ _HOMES = {
     "ErrorInfo": "minilambda.messages",
     "Job": "minilambda.client.job",
     "JobError": "minilambda.errors",
+    "JobInfo": "minilambda.client.results",
     "MinilambdaError": "minilambda.errors",
     "Module": "minilambda.client.modules",
     "ModuleInfo": "minilambda.client.results",
@@ -43,6 +44,7 @@ __all__ = [
     "ErrorInfo",
     "Job",
     "JobError",
+    "JobInfo",
     "MinilambdaError",
     "Module",
     "ModuleInfo",

@@ -168,6 +168,16 @@ class NotFound(RequestError):
     sentence = "The broker does not know this job or module."
 
 
+class Expired(RequestError):
+    code = "expired"
+    sentence = "The job's result was kept for its time and is gone."
+
+
+class StorageFailed(RequestError):
+    code = "storage_failed"
+    sentence = "The broker can't write to its disk, so it takes no jobs that must outlive it."
+
+
 class NoWorkers(RequestError):
     code = "no_workers"
     sentence = "No worker is connected."

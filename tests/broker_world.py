@@ -7,11 +7,14 @@ a second reply to one request, or a job that ends twice fails the test.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import weakref
 from collections import Counter
 from typing import Any, TypeVar
 
+from minilambda.broker import tables
 from minilambda.broker.core import Core
-from minilambda.broker.events import Action, Event, Received, Rejected, Send
+from minilambda.broker.events import Action, Durable, Event, Persist, Received, Rejected, Send
 from minilambda.broker.jobs import Job
 from minilambda.messages import (
     Acknowledge,
@@ -50,10 +53,18 @@ def digest_of(data: bytes) -> str:
 class World:
     """One broker. Connections are named by texts."""
 
-    def __init__(self, *, audited: bool = True, **settings: Any) -> None:
+    def __init__(self, *, audited: bool = True, durable: bool = False, **settings: Any) -> None:
         self.audited = audited  # False for large worlds: the audit looks at everything
-        self.core = Core(BrokerSettings(**settings), session_start=1000)
+        self.settings = BrokerSettings(**settings)
+        self.core = Core(self.settings, session_start=1000, durable=durable)
         self.now = 100.0  # seconds
+        self.wall = 1_700_000_000.0  # wall time at 0.0, seconds
+        self.core.promises.wall = self.wall
+        self.starts = 1  # of brokers
+        self.writes: list[Persist] = []  # that are not on the disk yet
+        self.disk = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self.disk.close)
+        tables.prepare(self.disk, 0)
         self.store: list[Action] = []  # what the shell was told to do with modules
         self.slices: dict[int, Any] = {}  # id of a message to the part that the shell would fill in
         self.open: Counter[tuple[str, int]] = Counter()  # requests without an answer, by peer and number
@@ -105,6 +116,9 @@ class World:
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
+            if isinstance(action, Persist):
+                self.writes.append(action)
+                continue
             if not isinstance(action, Send):
                 self.store.append(action)
                 continue
@@ -117,6 +131,26 @@ class World:
                 assert self.open[key] >= 0, f"{action.message} answers nobody"
         if self.audited:
             self.audit()
+
+    def sync(self, count: int | None = None) -> None:
+        """The disk has taken so many of the writes that wait for it, or all."""
+        for write in self.writes[:count]:
+            tables.apply(self.disk, write.records)
+            self.writes.remove(write)
+            self.step(Durable(write.number))
+
+    def crash(self, seconds: float = 1.0, wall: float = 0.0) -> None:
+        """The broker dies and another one starts after ``seconds``; the wall clock jumps by ``wall`` seconds."""
+        self.disk.commit()
+        self.writes.clear()
+        self.open.clear()
+        self._inbox.clear()
+        self.ended.clear()
+        self.now += seconds
+        self.wall += wall
+        self.starts += 1
+        self.core = Core(self.settings, session_start=1000 * self.starts, durable=self.core.promises.durable)
+        self._carry_out(self.core.recover(tables.read(self.disk), self.now + self.wall, self.now))
 
     def audit(self) -> None:
         for job in self.core.jobs.values():
@@ -157,7 +191,11 @@ class Agent:
     ) -> list[Message]:
         self.peer = peer or self.peer
         message = Register(self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished)
-        registered, *rest = self.world.give(self.peer, message)
+        answers = self.world.give(self.peer, message)
+        if not answers:  # the disk must know the worker first
+            self.world.sync()
+            answers = self.world.take(self.peer)
+        registered, *rest = answers
         assert type(registered) is Registered
         self.session, self.seen = registered.session, 0
         self.jobs = {ref: dispatch for ref, dispatch in self.jobs.items() if ref in held}

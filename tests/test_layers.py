@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minilambda"
 
-SHARED = {"errors", "_version", "fields", "messages", "wire", "settings", "transfers", "sockets"}
+SHARED = {"errors", "_version", "fields", "messages", "shapes", "wire", "settings", "transfers", "sockets"}
 """What every part may use; nothing in it knows a part."""
 
 PARTS = {"broker", "worker", "client"}
@@ -21,7 +21,7 @@ PARTS = {"broker", "worker", "client"}
 ZMQ = {"sockets", "broker.server", "worker.server", "client.link", "client.sync"}
 
 SHELLS = {
-    "broker": {"server", "spool", "outbox"},
+    "broker": {"server", "spool", "outbox", "storage", "journal", "tables", "module_files"},
     "client": {"link", "sync", "job", "mapping", "modules", "results", "spec"},
 }
 """The modules around a core; all others of a part are as pure as its core."""

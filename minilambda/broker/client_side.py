@@ -9,10 +9,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minilambda.broker.events import Route
-from minilambda.broker.jobs import Job, JobKey, Waiter
+from minilambda.broker.jobs import Job, JobKey, Waiter, cost_of, spec_bytes
+from minilambda.broker.list_side import ListSide
 from minilambda.broker.modules import Module
-from minilambda.broker.views import failed, module_rows, result_reply, worker_rows
-from minilambda.errors import BadRequest, Busy, Conflict, InputTooLarge, ModuleTooLarge, NotFound, NoWorkers
+from minilambda.broker.records import ModuleKept
+from minilambda.broker.views import failed, result_reply
+from minilambda.errors import (
+    BadRequest,
+    Busy,
+    Conflict,
+    Expired,
+    InputTooLarge,
+    ModuleTooLarge,
+    NotFound,
+    NoWorkers,
+    StorageFailed,
+)
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import (
     Accepted,
@@ -20,17 +32,11 @@ from minilambda.messages import (
     GetResult,
     GetStatus,
     Hello,
-    JobSpec,
-    ListModules,
-    ListWorkers,
     Message,
-    ModuleList,
-    Put,
     Run,
+    RunAgain,
     Stop,
-    Stored,
     Welcome,
-    WorkerList,
 )
 from minilambda.wire import VERSION
 
@@ -39,9 +45,6 @@ if TYPE_CHECKING:
 
 MAX_WAITERS = 64
 """Connections that can wait for one job; the one that has waited longest makes room for another."""
-
-JOB_OVERHEAD = 2048
-"""Counted for each job beside its texts and input, bytes."""
 
 MAX_SPEC_BYTES = MAX_FRAME - 16 * 1024
 """Arguments and environment together, so that the header of a dispatch fits a frame; bytes."""
@@ -58,9 +61,8 @@ class ClientSide:
             GetStatus: self._status,
             GetResult: self._get_result,
             Cancel: self._cancel,
-            Put: self._put,
-            ListModules: self._list_modules,
-            ListWorkers: self._list_workers,
+            RunAgain: self._run_again,
+            **ListSide(core).handlers,
         }
 
     def _hello(self, route: Route, principal: str, message: Hello, now: float) -> None:
@@ -85,19 +87,36 @@ class ClientSide:
         core = self._core
         key = (principal, message.job)
         job = core.jobs.get(key)
+        if message.detach and core.promises.durable and not core.promises.accepting and not (job and job.journaled):
+            raise StorageFailed()
         if job is None:
             job = self._new_job(key, message, now)
         elif not job.same(message.spec, message.stdin, message.values):
             raise Conflict(f"Another job with the id {message.job!r} and other content exists.")
         if message.detach:
-            core.send(route, Accepted(message.request, message.job, job.state))
+            self._promise(job)
+            core.reply(route, Accepted(message.request, message.job, job.shown), job)
         elif job.ended:
-            core.send(route, result_reply(job, message.request))
+            core.reply(route, result_reply(job, message.request), job)
         else:
             self._wait(job, route, message.request, None)
 
+    def _promise(self, job: Job) -> None:
+        """From now on the job, with its module, outlives the broker."""
+        core = self._core
+        if job.journaled or not core.promises.durable:
+            return
+        if not job.ended:
+            module = core.modules.needed(job.spec.module)
+            if job.key[0] not in module.saved:
+                module.saved.add(job.key[0])
+                core.promises.note(ModuleKept(module.digest, module.size, job.key[0]))
+        core.promises.accepted(job)
+
     def _new_job(self, key: JobKey, message: Run, now: float) -> Job:
         core, settings, spec = self._core, self._core.settings, message.spec
+        if key in core.forgotten:
+            raise Expired()
         stdin, values = message.stdin, message.values
         for what, body in (("input", stdin), ("list of parameters", values)):
             if len(body) > settings.max_stdin_bytes:
@@ -106,18 +125,20 @@ class ClientSide:
         texts = spec_bytes(spec)
         if texts > MAX_SPEC_BYTES:
             raise InputTooLarge(f"Arguments and environment have {texts} bytes, the broker accepts {MAX_SPEC_BYTES}.")
-        if spec.if_no_workers == "fail" and not core.scheduler.taking:
+        if spec.if_no_workers == "fail" and not core.scheduler.taking and not core.settling.open:
             raise NoWorkers()
-        cost = JOB_OVERHEAD + texts + len(stdin) + len(values)
-        if len(core.queue) >= settings.max_queued:
+        cost = cost_of(spec, stdin, values)
+        if len(core.queue) + len(core.settling) >= settings.max_queued:
             raise Busy(f"The queue is full: {settings.max_queued} jobs wait.")
         if core.input_bytes + cost > settings.max_queued_bytes:
             raise Busy(f"The queue is full: its jobs have {core.input_bytes} bytes of input.")
         module = self._module(key[0], spec.module, message.wasm, now)
         core.modules.acquire(module, now)
         job = Job(key, spec, stdin, values, cost, core.accepted, now, now)
-        core.accept(job, now)
-        core.claim(job, now)
+        promised = message.detach and core.promises.durable  # then no worker had it without the journal's knowledge
+        unbegun = core.unclaimed.unbegun(key)
+        job.doubtful = message.again and not spec.retries and not promised and not unbegun
+        core.accept(job, now, resent=not message.detach and not unbegun)
         return job
 
     def _module(self, principal: str, digest: str, wasm: bytes, now: float) -> Module:
@@ -137,6 +158,8 @@ class ClientSide:
 
     def _find(self, principal: str, job_id: str) -> Job:
         job = self._core.jobs.get((principal, job_id))
+        if job is None and (principal, job_id) in self._core.forgotten:
+            raise Expired()
         if job is None:
             raise NotFound(f"The broker does not know the job {job_id!r}.")
         return job
@@ -148,7 +171,7 @@ class ClientSide:
         job = self._find(principal, message.job)
         wait = min(message.wait_ms / 1000, self._core.settings.max_wait)
         if job.ended:
-            self._core.send(route, result_reply(job, message.request))
+            self._core.reply(route, result_reply(job, message.request), job)
         elif wait:
             self._wait(job, route, message.request, now + wait)
         else:
@@ -184,48 +207,22 @@ class ClientSide:
         if job.state == "queued":
             core.queue.remove(job)
             core.end(job, failed("cancelled"), {}, now)
-        elif job.worker is not None and not job.cancelling:
+        elif job.state == "limbo" and not job.attempt:
+            core.end(job, failed("cancelled"), {}, now)
+        elif not job.ended and not job.cancelling:
             job.cancelling = True
+            core.promises.moved(job)
             # A job that is already finished there ends with the result that is on its way.
-            if job.key in job.worker.jobs:
-                core.send(job.worker.route, Stop(job.worker.session, job.ref))
+            if job.worker is not None and job.key in job.worker.jobs:
+                core.tell(job.worker, Stop(job.worker.session, job.ref), job)
         core.state(route, message.request, job, now)
 
-    # --- modules and lists -----------------------------------------------------------------------
-
-    def _put(self, route: Route, principal: str, message: Put, now: float) -> None:
-        store, most = self._core.modules, self._core.settings.max_module_bytes
-        digest, size = message.module, message.size
-        if size > most:
-            raise ModuleTooLarge(f"The module has {size} bytes, the broker accepts {most}.")
-        if not size:
-            raise BadRequest("A module has at least one byte.")
-        received, complete = 0, False
-        if (module := store.find(principal, digest)) is not None:
-            received, complete = module.size, True
-        elif (upload := store.upload(principal, digest, size)) is not None:
-            received = upload.received
-        if message.data and not complete and message.offset == received:
-            received, complete = store.write(principal, digest, size, message.data, now)
-        self._core.send(route, Stored(message.request, digest, received, complete))
-
-    def _list_modules(self, route: Route, principal: str, message: ListModules, now: float) -> None:
-        store = self._core.modules
-        owned = (store.find(principal, digest) for digest in store.owned(principal))
-        rows = module_rows((module for module in owned if module is not None), now)
-        self._core.send(route, ModuleList(message.request, rows))
-
-    def _list_workers(self, route: Route, principal: str, message: ListWorkers, now: float) -> None:
-        core = self._core
-        rows = worker_rows(core.workers.sessions.values(), now)
-        core.send(route, WorkerList(message.request, rows, len(core.queue)))
-
-
-def spec_bytes(spec: JobSpec) -> int:
-    """What the texts of a spec take in a header, bytes."""
-    total = 0
-    for text in spec.args:
-        total += len(text.encode()) + 5
-    for name, text in spec.env.items():
-        total += len(name.encode()) + len(text.encode()) + 10
-    return total
+    def _run_again(self, route: Route, principal: str, message: RunAgain, now: float) -> None:
+        """A new job with the module and the input of an ended one."""
+        old = self._find(principal, message.of)
+        if not old.ended:
+            raise Conflict(f"The job {message.of!r} has not ended.")
+        if old.content and not (old.stdin or old.values):
+            raise BadRequest("The job's input is not kept any more; submit it anew.")
+        run = Run(message.request, message.job, old.spec, detach=True, stdin=old.stdin, values=old.values)
+        self._run(route, principal, run, now)

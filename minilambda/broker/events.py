@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minilambda.broker.records import Record
 from minilambda.messages import Message
 from minilambda.wire import Malformed
 
@@ -44,7 +45,33 @@ class Paused:
     """The broker itself stood still for a while, so silence until now says nothing about the workers."""
 
 
-Event = Received | Rejected | Unreachable | Paused
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What was persisted up to this number is on the disk."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFailing:
+    """The disk has no room for more jobs; with ``stuck`` it takes nothing at all for now."""
+
+    stuck: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiskWorks:
+    """The disk has room again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleUnsaved:
+    """The disk has no room for a module that was to be kept."""
+
+    digest: str
+
+
+Event = Received | Rejected | Unreachable | Paused | Durable | DiskFailing | DiskWorks | ModuleUnsaved
 
 
 # --- actions: what the core tells the shell ----------------------------------------------------------
@@ -101,5 +128,13 @@ class DropModule:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write these records, all or none, behind the earlier writes. Answered by ``Durable``."""
+
+    number: int  # from 1, without gaps
+    records: tuple[Record, ...]
+
+
 StoreAction = StoreModule | WritePiece | KeepUpload | DropUpload | DropModule
-Action = Send | StoreAction
+Action = Send | StoreAction | Persist

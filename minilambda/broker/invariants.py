@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minilambda.broker.jobs import InvariantError, Job
+from minilambda.broker.jobs import KEEP_INPUT, InvariantError, Job
 
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
@@ -32,7 +32,8 @@ def _check_job(core: Core, job: Job) -> None:
         raise InvariantError(job.tell("its state and its worker disagree"))
     if job.ended != (job.result is not None):
         raise InvariantError(job.tell("its state and its result disagree"))
-    if job.ended and (job.waiters or job.stdin or job.values or job.recalled):
+    kept = (job.stdin or job.values) and job.code not in KEEP_INPUT
+    if job.ended and (job.waiters or job.recalled or kept):
         raise InvariantError(job.tell("it has ended and something is left over"))
     worker = job.worker
     if worker is not None:
@@ -45,6 +46,11 @@ def _check_counts(core: Core) -> None:
     jobs = core.jobs.values()
     if len(core.queue) != sum(job.state == "queued" for job in jobs):
         raise InvariantError("the queue and the jobs disagree")
+    if {job.key for job in core.settling.all()} != {job.key for job in jobs if job.state == "limbo"}:
+        raise InvariantError("the jobs in limbo and the jobs disagree")
+    doubtful = sum(job.doubtful for job in core.settling.all())
+    if len(core.settling) > doubtful and not core.settling.open:
+        raise InvariantError("jobs are in limbo after the end of that time")
     if len(core.results) != sum(job.ended for job in jobs):
         raise InvariantError("the kept results and the jobs disagree")
     if core.recalls != sum(job.recalled for job in jobs):
@@ -59,7 +65,7 @@ def _check_counts(core: Core) -> None:
         raise InvariantError("the modules that are needed and the jobs disagree")
     timed = sum(waiter.timed for job in jobs for waiter in job.waiters.values())
     limited = sum(job.state == "queued" and job.spec.queue_timeout_ms > 0 for job in jobs)
-    if len(core.timers) != timed + limited + len(core.workers):
+    if len(core.timers) != timed + limited + doubtful + len(core.workers) + core.settling.open:
         raise InvariantError("the timers and what they are for disagree")
 
 

@@ -11,6 +11,7 @@ from minilambda.errors import MinilambdaError
 from minilambda.messages import TERMINAL, JobRef, JobSpec, Result
 
 if TYPE_CHECKING:
+    from minilambda.broker.records import JobEnded
     from minilambda.broker.registry import Worker
 
 JobKey = tuple[str, str]
@@ -19,6 +20,11 @@ JobKey = tuple[str, str]
 TRANSITIONS: dict[tuple[str, str], str] = {
     ("queued", "dispatch"): "assigned",
     ("queued", "adopt"): "assigned",  # the worker taken for lost is back with this very attempt
+    ("queued", "hold"): "limbo",  # the broker was restarted: a worker may come back with it
+    ("limbo", "adopt"): "assigned",
+    ("limbo", "requeue"): "queued",
+    ("limbo", "fail"): "failed",
+    ("limbo", "cancel"): "cancelled",
     ("queued", "fail"): "failed",
     ("queued", "cancel"): "cancelled",
     ("assigned", "start"): "running",
@@ -35,6 +41,12 @@ TRANSITIONS: dict[tuple[str, str], str] = {
 
 ENDING: dict[str, str] = {"completed": "complete", "failed": "fail", "cancelled": "cancel"}
 """Terminal state to the event that leads there."""
+
+KEEP_INPUT = frozenset({"poisoned", "worker_lost"})
+"""A job that failed like this can be run again with the input that it had."""
+
+JOB_OVERHEAD = 2048
+"""Counted for each job beside its texts and input, bytes."""
 
 STORY_LENGTH = 32
 """Events of its life that a job remembers, at most."""
@@ -61,8 +73,8 @@ class Job:
 
     key: JobKey
     spec: JobSpec
-    stdin: bytes  # emptied at the end
-    values: bytes  # emptied at the end
+    stdin: bytes  # emptied at the end, but for KEEP_INPUT
+    values: bytes  # emptied at the end, but for KEEP_INPUT
     cost: int  # what spec and input take in memory, bytes
     number: int  # order of acceptance
     accepted_at: float  # seconds
@@ -76,6 +88,7 @@ class Job:
     ran_on: str = ""  # name of the worker of the latest attempt
     begun: bool = False  # the worker said that the guest has started, so no recall
     recalled: bool = False  # a recall is on its way
+    asked_back: bool = False  # this attempt was recalled, and nobody has said that it was too late
     cancelling: bool = False  # a cancel was asked for while a worker had the job
     leaving_since: float = 0.0  # when the result was first heard of, seconds
     waiters: dict[bytes, Waiter] = field(default_factory=dict)  # by connection, oldest first
@@ -85,7 +98,10 @@ class Job:
     stderr: bytes = b""  # once ended
     value: bytes = b""  # once ended
     ended_at: float = 0.0  # seconds
-    content: bytes = b""  # hash of the emptied input, once ended
+    content: bytes = b""  # hash of the input, once ended
+    doubtful: bool = False  # sent before, unknown here, may not run twice: it ends if no worker is found to have it
+    journaled: bool = False  # it outlives the broker
+    saved: int = 0  # number of the write that has its latest record
     story: list[tuple[float, str]] = field(default_factory=list)  # (seconds, event), the latest ones
 
     @property
@@ -96,6 +112,16 @@ class Job:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    @property
+    def shown(self) -> str:
+        """The state as clients know it."""
+        return "queued" if self.state == "limbo" else self.state
+
+    @property
+    def code(self) -> str:
+        """Why it failed; "" where it has not."""
+        return self.result.error.code if self.result is not None and self.result.error is not None else ""
 
     @property
     def kept_bytes(self) -> int:
@@ -120,9 +146,16 @@ class Job:
         self.stdout, self.stderr = bodies.get("stdout", b""), bodies.get("stderr", b"")
         self.value = bodies.get("value", b"")
         self.content = _content(self.stdin, self.values)
-        self.cost -= len(self.stdin) + len(self.values)
-        self.stdin = self.values = b""
+        if self.code not in KEEP_INPUT:
+            self.cost -= len(self.stdin) + len(self.values)
+            self.stdin = self.values = b""
         self.worker, self.holder = None, ""
+
+    def restore(self, end: JobEnded, ended_at: float) -> None:
+        """It ended in the time of an earlier broker."""
+        self.state, self.result, self.ended_at = end.result.state, end.result, ended_at
+        self.stdout, self.stderr, self.value = end.stdout, end.stderr, end.value
+        self.content, self.losses, self.holder = end.content, end.losses, ""
 
     def same(self, spec: JobSpec, stdin: bytes, values: bytes) -> bool:
         """Whether a request asks for this very job."""
@@ -136,6 +169,21 @@ class Job:
         """One text with the problem and what happened to the job before."""
         story = ", ".join(f"{what} at {when:.6f}" for when, what in self.story)
         return f"job {self.key[1]!r} of {self.key[0]!r}: {problem}; attempt {self.attempt}; story: {story or 'none'}"
+
+
+def spec_bytes(spec: JobSpec) -> int:
+    """What the texts of a spec take in a header, bytes."""
+    total = 0
+    for text in spec.args:
+        total += len(text.encode()) + 5
+    for name, text in spec.env.items():
+        total += len(name.encode()) + len(text.encode()) + 10
+    return total
+
+
+def cost_of(spec: JobSpec, stdin: bytes, values: bytes) -> int:
+    """What a job takes in memory, about, bytes."""
+    return JOB_OVERHEAD + spec_bytes(spec) + len(stdin) + len(values)
 
 
 def _content(stdin: bytes, values: bytes) -> bytes:

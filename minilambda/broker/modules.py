@@ -28,6 +28,7 @@ class Module:
     size: int  # bytes
     used_at: float  # last use, monotonic seconds
     principals: set[str] = field(default_factory=set)  # that have sent its bytes
+    saved: set[str] = field(default_factory=set)  # those of them that the journal knows
     jobs: int = 0  # unfinished jobs that need it
 
 
@@ -78,6 +79,25 @@ class ModuleStore:
         if module.jobs == 1:
             del self._idle[module.digest]
             self._needed[module.digest] = module
+
+    def restore(self, principal: str, digest: str, size: int, now: float) -> None:
+        """An earlier broker has kept the module for the principal."""
+        self._own(principal, digest, size, now).saved.add(principal)
+
+    def trim(self) -> None:
+        """Drop idle modules until those that are left fit."""
+        while self.bytes > self._limit and self._idle:
+            self._drop_idle()
+
+    def unsaved(self, digest: str) -> None:
+        """The module could not be kept beyond the life of this broker."""
+        module = self._needed.get(digest) or self._idle.get(digest)
+        if module is not None:
+            module.saved.clear()
+
+    def needed(self, digest: str) -> Module:
+        """A module that an unfinished job needs."""
+        return self._needed[digest]
 
     def size(self, digest: str) -> int:
         """Bytes of a module that a job needs."""
@@ -192,14 +212,17 @@ class ModuleStore:
         while self.bytes + size > self._limit:
             if not self._idle:
                 raise Busy("The module store is full of modules that unfinished jobs need.")
-            digest, module = self._idle.popitem(last=False)
-            self.bytes -= module.size + OVERHEAD
-            for principal in module.principals:
-                del self._owned[principal][digest]
-                if not self._owned[principal]:
-                    del self._owned[principal]
-            self.actions.append(DropModule(digest))
-            self.dropped.append(digest)
+            self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        digest, module = self._idle.popitem(last=False)
+        self.bytes -= module.size + OVERHEAD
+        for principal in module.principals:
+            del self._owned[principal][digest]
+            if not self._owned[principal]:
+                del self._owned[principal]
+        self.actions.append(DropModule(digest))
+        self.dropped.append(digest)
 
     def check(self) -> None:
         """Raise ``InvariantError`` where the counts disagree."""

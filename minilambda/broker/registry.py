@@ -35,6 +35,8 @@ class Worker:
     dispatched_at: float = 0.0  # when that was, seconds
     reachable: bool = True  # False once a message could not be sent
     doubted: bool = False  # it contradicted itself and was told to register again
+    pending: int = 0  # dispatches that wait for the disk, and have no number yet
+    saved: int = 0  # number of the write that knows the worker
     done: int = 0  # jobs ended, earlier sessions included
     jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
     leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
@@ -51,11 +53,12 @@ class Worker:
 
     def measure(self) -> int:
         """The queue length now: what the worker said, and what was sent since. Never less than is known of."""
-        return max(self.queue + self.dispatched - self.seen, len(self.jobs))
+        return max(self.queue + self.dispatched + self.pending - self.seen, len(self.jobs))
 
     def believes(self, queue: int, seen: int) -> bool:
         """Whether a statement of queue length agrees with what was sent. Jobs can't vanish, nor arrive unsent."""
-        return self.seen <= seen <= self.dispatched and queue + self.dispatched - seen >= len(self.jobs)
+        sent = self.dispatched + self.pending
+        return self.seen <= seen <= self.dispatched and queue + sent - seen >= len(self.jobs)
 
 
 class Registry:

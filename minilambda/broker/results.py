@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from minilambda.broker.jobs import InvariantError, Job, JobKey
+from minilambda.broker.jobs import KEEP_INPUT, InvariantError, Job, JobKey
+
+MAX_FORGOTTEN = 10_000
+"""Ids of jobs whose results are gone that are remembered, at most."""
 
 
 class Results:
@@ -14,6 +17,7 @@ class Results:
         self._ttl = ttl  # seconds
         self._limit = limit  # bytes
         self._kept: OrderedDict[JobKey, Job] = OrderedDict()
+        self.again: dict[JobKey, Job] = {}  # those that failed with minilambda, not by themselves, oldest first
         self.bytes = 0  # of all kept jobs, about
 
     def __len__(self) -> int:
@@ -22,6 +26,8 @@ class Results:
     def keep(self, job: Job) -> list[Job]:
         """Keep a job that has just ended; returns the older ones that had to go for it."""
         self._kept[job.key] = job
+        if job.code in KEEP_INPUT:
+            self.again[job.key] = job
         self.bytes += job.kept_bytes
         gone: list[Job] = []
         while self.bytes > self._limit and len(self._kept) > 1:
@@ -43,6 +49,7 @@ class Results:
 
     def _drop_oldest(self) -> Job:
         job = self._kept.popitem(last=False)[1]
+        self.again.pop(job.key, None)
         self.bytes -= job.kept_bytes
         return job
 
@@ -50,3 +57,18 @@ class Results:
         """Raise ``InvariantError`` when the bytes are miscounted."""
         if self.bytes != sum(job.kept_bytes for job in self._kept.values()):
             raise InvariantError("the bytes of the results are miscounted")
+
+
+class Forgotten:
+    """Ids of jobs whose results were kept for their time, the latest ones."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[JobKey, None] = OrderedDict()
+
+    def __contains__(self, key: JobKey) -> bool:
+        return key in self._keys
+
+    def add(self, key: JobKey) -> None:
+        self._keys[key] = None
+        if len(self._keys) > MAX_FORGOTTEN:
+            self._keys.popitem(last=False)

@@ -24,7 +24,7 @@ from minilambda._version import __version__
 from minilambda.broker.core import Core
 from minilambda.broker.events import Action, Event, ModuleSlice, Paused, Received, Rejected, Send
 from minilambda.broker.outbox import Flight, Outbox, Outcome
-from minilambda.broker.spool import Spool
+from minilambda.broker.storage import Storage
 from minilambda.errors import BadRequest, MinilambdaError
 from minilambda.messages import CLIENT_MESSAGES, WORKER_MESSAGES, Chunk, Message, Refused, Request
 from minilambda.settings import BadSetting, BrokerSettings
@@ -49,18 +49,23 @@ log = logging.getLogger(__name__)
 
 
 def run_broker(
-    settings: BrokerSettings, endpoint: str, on_bound: Callable[[str], None] | None = None, insecure: bool = False
+    settings: BrokerSettings,
+    endpoint: str,
+    on_bound: Callable[[str], None] | None = None,
+    insecure: bool = False,
+    state_dir: Path | None = None,
 ) -> int:
     """Run a broker until SIGTERM or SIGINT; returns the exit status.
 
     ``endpoint`` is as ``settings.endpoint`` gives it; ``on_bound`` gets the one that is really bound. Without keys
     anyone who reaches the socket can run code, so an address beyond this machine needs ``insecure=True``.
-    Raises ``BadSetting`` when the address may not or can't be bound.
+    ``state_dir`` has what outlives the broker; without it nothing does. Raises ``BadSetting`` when the address may not
+    or can't be bound, ``JournalRefused`` when the directory can't be used.
     """
     if not insecure and not is_local(endpoint):
         text = f"{endpoint} can be reached from other machines, and anyone who reaches it can run code: "
         raise BadSetting(text + "bind to 127.0.0.1, or say --insecure if the network keeps strangers out.")
-    server = Server(settings, endpoint)
+    server = Server(settings, endpoint, state_dir)
     # Jobs are many, long-lived and free of cycles: looking through them all would only make somebody wait.
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
@@ -89,21 +94,28 @@ def is_local(endpoint: str) -> bool:
 class Server:
     """A bound broker. ``serve`` runs it in the calling thread until ``stop``."""
 
-    def __init__(self, settings: BrokerSettings, endpoint: str) -> None:
+    def __init__(self, settings: BrokerSettings, endpoint: str, state_dir: Path | None = None) -> None:
         seed_libzmq()
         # Numbers of an earlier broker must not come again: a random start, with room to count.
-        self.core = Core(settings, f"minilambda-broker/{__version__}", int.from_bytes(os.urandom(5), "big") << 20)
+        name, session_start = f"minilambda-broker/{__version__}", int.from_bytes(os.urandom(5), "big") << 20
+        self.core = Core(settings, name, session_start, durable=state_dir is not None)
         self._settings = settings
         self._max_sleep = min(MAX_SLEEP, settings.heartbeat / 2)
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self._spool = Spool()
-        self._outbox = Outbox(self._put)
         self._wake_in, self._wake_out = sockets.socketpair()
         self._wake_in.setblocking(False)
+        try:
+            self._storage = Storage(state_dir, self._wake)
+        except BaseException:
+            self._wake_in.close()
+            self._wake_out.close()
+            raise
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._outbox = Outbox(self._put)
         self._path: Path | None = None  # of the socket that is bound, with ipc://
         self._stopping = False
         try:
+            self._carry_out(self.core.recover(self._storage.recover(), time.time(), time.monotonic()))
             self._bind(endpoint)
             self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         except BaseException:
@@ -126,18 +138,22 @@ class Server:
             self._path = Path(endpoint.removeprefix("ipc://"))
 
     def close(self) -> None:
-        """Let the last answers go out for a moment, and give everything back."""
+        """Write what is to be written, let the last answers go out for a moment, and give everything back."""
+        self._storage.close()
+        self._hear_disk()
         self._socket.close()
         self._context.term()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        self._spool.close()
         self._wake_in.close()
         self._wake_out.close()
 
     def stop(self) -> None:
         """End ``serve`` soon. May be called from another thread or a signal handler."""
         self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full of earlier calls: the loop wakes anyway
             self._wake_in.send(b"\0")
 
@@ -163,12 +179,15 @@ class Server:
         allowed = 2 * self._max_sleep
         looked = time.monotonic()
         while not self._stopping:
-            poller.poll(self._sleep())
+            ready = poller.poll(self._sleep())
             if time.monotonic() - looked > allowed:
                 # The process stood still (or the machine slept): the workers' messages are still on their way in.
                 self._handle(Paused())
             looked = time.monotonic()
             empty = self._receive()
+            if len(ready) > 1 or (ready and ready[0][0] is not self._socket):
+                self._wake_out.recv(4096)
+                self._hear_disk()
             self._outbox.flush()
             for event in self._outbox.dropped():
                 self._handle(event)
@@ -207,6 +226,11 @@ class Server:
                 self._handle(Received(route, "local", message))
         return False
 
+    def _hear_disk(self) -> None:
+        """Handle what became of the writes."""
+        for event in self._storage.events():
+            self._handle(event)
+
     def _handle(self, event: Event) -> None:
         try:
             actions = self.core.handle(event, time.monotonic())
@@ -227,12 +251,12 @@ class Server:
                 message = action.message if action.part is None else self._fill(action.message, action.part)
                 self._outbox.send(action.route, message, [*action.route, *encode(message)])
             else:
-                self._spool.do(action)
+                self._storage.do(action)
 
     def _fill(self, message: Message, part: ModuleSlice) -> Message:
         """The message with the piece of a module that it is to carry; without, when the piece can't be read."""
         try:
-            changes: dict[str, Any] = {part.body: self._spool.read(part.digest, part.offset, part.size)}
+            changes: dict[str, Any] = {part.body: self._storage.read(part.digest, part.offset, part.size)}
         except (KeyError, OSError) as error:
             log.error("a piece of the module %s can't be read: %r", part.digest, error)
             changes = {"total": 0} if isinstance(message, Chunk) else {}

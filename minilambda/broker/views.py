@@ -62,7 +62,7 @@ def result_reply(job: Job, request: int) -> JobResult:
 def status_reply(job: Job, request: int, now: float) -> JobStatus:
     """The answer about a job, whether it has ended or not."""
     age_ms = (now - job.accepted_at) * 1000
-    return JobStatus(request, job.key[1], job.state, job.attempt, job.ran_on, job.cancelling and not job.ended, age_ms)
+    return JobStatus(request, job.key[1], job.shown, job.attempt, job.ran_on, job.cancelling and not job.ended, age_ms)
 
 
 def worker_rows(workers: Iterable[Worker], now: float) -> tuple[dict[str, Any], ...]:
@@ -84,6 +84,23 @@ def worker_rows(workers: Iterable[Worker], now: float) -> tuple[dict[str, Any], 
         }
 
     return _fit(row(worker) for worker in workers)
+
+
+def job_rows(jobs: Iterable[Job], now: float) -> tuple[dict[str, Any], ...]:
+    """The rows of the list of jobs, as many as fit."""
+    return _fit(
+        {
+            "job": job.key[1],
+            "state": job.shown,
+            "code": job.code,
+            "attempt": job.attempt,
+            "losses": job.losses,
+            "age_ms": int((now - job.accepted_at) * 1000),
+            "module": job.spec.module,
+            "worker": job.ran_on or (job.result.worker if job.result is not None else ""),
+        }
+        for job in jobs
+    )
 
 
 def module_rows(modules: Iterable[Module], now: float) -> tuple[dict[str, Any], ...]:

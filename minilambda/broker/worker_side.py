@@ -22,6 +22,7 @@ from minilambda.messages import (
     Goodbye,
     JobRef,
     Message,
+    Recall,
     Register,
     RegisterAgain,
     Registered,
@@ -82,14 +83,16 @@ class WorkerSide:
         core.workers.add(worker)
         core.timers.set(("alive", worker.session), now + settings.liveness)
         timing = [int(seconds * 1000) for seconds in (settings.heartbeat, settings.liveness, settings.result_keep)]
-        core.send(route, Registered(worker.id, worker.session, timing[0], timing[1], timing[2]))
+        core.recovery.know(worker)
+        core.tell(worker, Registered(worker.id, worker.session, timing[0], timing[1], timing[2]))
         self._reconcile(worker, message.held, worker.jobs, now)
         self._reconcile(worker, message.finished, worker.leaving, now)
         core.scheduler.update(worker)
         worker.dispatched_at = now
         core.scheduler.watch(worker)
         if old is not None:
-            self._lose_all(old, now)
+            self._missing(old, now)
+        core.recovery.back(worker, now)
 
     def _reconcile(self, worker: Worker, refs: tuple[JobRef, ...], into: dict[Any, Job], now: float) -> None:
         """Take over the jobs that the worker still rightly has; tell it to drop the others."""
@@ -99,24 +102,28 @@ class WorkerSide:
             job = core.jobs.get(key)
             if job is not None and job.worker is worker:
                 continue
-            if job is None and core.unclaimed.put(worker, ref, now):
+            held = into is worker.jobs
+            if job is None and key not in core.forgotten and core.unclaimed.put(worker, ref, held, now):
+                if held:
+                    core.tell(worker, Recall(worker.session, ref))  # one that has not begun need not be kept
                 continue
-            if job is not None and job.state == "queued" and not job.attempt and core.unclaimed.open(now):
-                job.attempt, job.holder = ref.attempt, worker.id  # dispatched by an earlier broker
-            if job is None or job.attempt != ref.attempt or job.holder != worker.id:
-                if into is worker.jobs:
-                    core.send(worker.route, Stop(worker.session, ref))
-                core.send(worker.route, Acknowledge(worker.session, ref))
+            waits = job is not None and job.state in ("queued", "limbo")
+            # A job that this broker has not dispatched, and that its client has sent again after a restart.
+            earlier = waits and job is not None and not job.attempt and core.unclaimed.open(now)
+            if job is None or not (earlier or (job.attempt == ref.attempt and job.holder == worker.id)):
+                if held:
+                    core.tell(worker, Stop(worker.session, ref))
+                core.tell(worker, Acknowledge(worker.session, ref))
                 continue
-            if job.state == "queued":
-                core.adopt(job, worker, now)
+            if waits:
+                core.placement.adopt(job, worker, ref.attempt, now)
             else:
-                core.release(job)
+                core.placement.release(job)
                 job.worker = worker
             job.leaving_since = now
             into[key] = job
-            if job.cancelling and into is worker.jobs:
-                core.send(worker.route, Stop(worker.session, ref))
+            if job.cancelling and held:
+                core.tell(worker, Stop(worker.session, ref), job)
 
     def _find(self, route: Route, message: Any, now: float) -> Worker | None:
         """The sender's session; None, and an answer, where the broker does not know it."""
@@ -148,7 +155,7 @@ class WorkerSide:
             job = worker.jobs.get((ref.principal, ref.job))
             if job is not None and job.attempt == ref.attempt and job.state == "assigned":
                 job.move("start", now)
-                job.begun = True
+                job.begun, job.asked_back = True, False
         if worker.reachable:
             self._hear(worker, message)
             self._core.send(route, Beat(worker.session))
@@ -186,7 +193,18 @@ class WorkerSide:
         core.workers.remove(worker)
         core.scheduler.remove(worker)
         core.timers.clear(("alive", worker.session))
+        core.recovery.gone(worker)
         self._lose_all(worker, now)
+
+    def _missing(self, old: Worker, now: float) -> None:
+        """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
+        that is lost where two registrations crossed. The others are as good as lost with their worker."""
+        for job in [*reversed(old.jobs.values()), *reversed(old.leaving.values())]:
+            if job.asked_back and job.key in old.jobs:
+                job.holder = ""
+                self._core.requeue(job, now)
+            else:
+                self._core.lose(job, now)
 
     def _lose_all(self, worker: Worker, now: float) -> None:
         # The youngest first: each goes to the head of its queue, so the oldest ends up there.
@@ -237,7 +255,7 @@ class WorkerSide:
         worker.jobs.pop(key, None)
         worker.leaving[key] = job
         job.leaving_since = now
-        core.recall_over(job)
+        core.placement.recall_over(job)
         self._hear(worker, message)
         bodies = {"stdout": message.stdout, "stderr": message.stderr, "value": message.value}
         if message.withheld:
@@ -251,13 +269,14 @@ class WorkerSide:
         if worker is None:
             return
         job = self._mine(worker, message.ref)
-        if core.unclaimed.has(worker, message.ref) and not message.begun:
-            core.unclaimed.take((message.ref.principal, message.ref.job))
+        if core.unclaimed.has(worker, message.ref):
+            if not message.begun:
+                core.unclaimed.given_back(message.ref)
         elif job is None:
             core.count("stale_return")
         elif message.begun:
-            job.begun = True
-            core.recall_over(job)
+            job.begun, job.asked_back = True, False
+            core.placement.recall_over(job)
         else:
             # Only a worker that drains hands jobs back unasked, whether it has said so yet or not.
             worker.draining = worker.draining or not job.recalled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from minilambda.cli import options
 from minilambda.cli.serving import serve
@@ -20,6 +21,9 @@ Options:
                          takes any free one. Default: 127.0.0.1:8080.
   --insecure             Listen on an address that other machines reach, although nobody has to show
                          a key: whoever reaches it can run code on the workers.
+  --state-dir=<dir>      What outlives the broker: accepted detached jobs, their modules and results.
+                         Default: minilambda/broker in the user's state directory.
+  --ephemeral            Keep nothing on the disk: with the broker its detached jobs are gone.
   --max-queued=<n>       Jobs in the queue; more are refused as busy. Default: 100000.
   --max-module=<size>    Largest module. Default: 256M.
   --max-stdin=<size>     Largest standard input of a job. Default: 16M.
@@ -53,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def prepare() -> Callable[[], int]:
         found = options.Options(args)
         settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
-        insecure = found.flag("--insecure")
+        insecure, state = found.flag("--insecure"), state_dir(found)
         from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
 
-        return lambda: run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure)
+        return lambda: run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure, state_dir=state)
 
     return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 
@@ -75,6 +79,17 @@ def broker_settings(found: options.Options) -> BrokerSettings:
         store_bytes=found.size("--store", base.store_bytes),
         result_ttl=found.duration("--result-ttl", base.result_ttl),
     )
+
+
+def state_dir(found: options.Options) -> Path | None:
+    """Where the broker keeps its state; None for nowhere. Raises ``BadOption`` when both are asked for."""
+    if found.flag("--ephemeral"):
+        if found.given("--state-dir"):
+            raise options.BadOption("--ephemeral and --state-dir exclude each other.")
+        return None
+    import platformdirs  # noqa: PLC0415 - not needed where the directory is given
+
+    return Path(found.text("--state-dir", str(platformdirs.user_state_path("minilambda", appauthor=False) / "broker")))
 
 
 def _say_bound(endpoint: str) -> None:

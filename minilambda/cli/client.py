@@ -10,8 +10,8 @@ from minilambda.cli import exits, options
 USAGE = """Run a WebAssembly module on a broker's workers, or look after jobs.
 
 Usage:
-  minilambda-client [options] (status | result | cancel) <job>
-  minilambda-client [options] (modules | workers)
+  minilambda-client [options] (status | result | cancel | run-again) <job>
+  minilambda-client [options] (jobs | modules | workers)
   minilambda-client [options] [--env=<k=v>]... <wasm> [--] [<arg>...]
   minilambda-client (-h | --help | --version)
 
@@ -22,7 +22,7 @@ Options for every call:
   -s --server=<addr>          The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                               Default: 127.0.0.1:8080.
   --connect-timeout=<time>    Give up when no broker answers for so long. Default: 5s.
-  --json                      Print one JSON object (a list for modules and workers) instead of anything else.
+  --json                      Print one JSON object, or a list of them, instead of anything else.
   -q --quiet                  No progress on a terminal.
   -h --help                   Show this.
   --version                   Show the version.
@@ -47,6 +47,13 @@ Options for a run:
 Options for result:
   -w --wait=<time>            Give up when the job has not ended after so long; 0 only asks. Default: wait.
 
+Options for jobs:
+  --state=<what>              Those in a state, or that failed with a code, such as poisoned. Default: all.
+  --limit=<n>                 The newest ones, at most 1000. Default: 100.
+
+run-again runs an ended job once more, as another job, and prints its id; its input must still be there,
+as it is for a while where the job failed with its workers (poisoned, worker_lost).
+
 Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
 Every option can be set by a variable: --server by MINILAMBDA_SERVER, and so on (--env: one K=V a line).
 
@@ -62,10 +69,12 @@ Examples:
   minilambda-client --stdin data.csv --timeout 5 count.wasm -- --lines
   minilambda-client --invoke add add.wasm -- 2 3
   job=$(minilambda-client --detach slow.wasm); minilambda-client result $job
+  minilambda-client jobs --state poisoned
 """
 
 PROGRAM = "minilambda-client"
-SUBCOMMANDS = ("status", "result", "cancel", "modules", "workers")
+LISTS = ("jobs", "modules", "workers")
+SUBCOMMANDS = ("status", "result", "cancel", "run-again", *LISTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args["<wasm>"] in SUBCOMMANDS:  # for these, options may stand anywhere
             args = options.parse(PROGRAM, USAGE, words)
             if args["<wasm>"] in SUBCOMMANDS:
-                needs = "takes no argument" if args["<wasm>"] in ("modules", "workers") else "needs one job id"
+                needs = "takes no argument" if args["<wasm>"] in LISTS else "needs one job id"
                 options.reject(PROGRAM, USAGE, f"{args['<wasm>']} {needs}.")
         from minilambda.cli.requests import Requests  # noqa: PLC0415 - help and usage errors do without it
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from minilambda.client.results import Cluster, ModuleInfo, RunResult, Status, WorkerInfo
+from minilambda.client.results import Cluster, JobInfo, ModuleInfo, RunResult, Status, WorkerInfo
 from minilambda.errors import MinilambdaError
 from minilambda.messages import ErrorInfo, Usage
 
@@ -105,6 +105,14 @@ def status_line(status: Status) -> str:
     return f"{status.job_id}  {status.state}{where}{more}  attempt {status.attempt}  {status.age:.1f} s old"
 
 
+def jobs_table(jobs: Sequence[JobInfo]) -> None:
+    rows = [
+        [each.job, each.state, each.code, str(each.attempt), f"{each.age_ms / 1000:.0f} s ago", each.worker]
+        for each in jobs
+    ]
+    table(["job", "state", "code", "attempt", "accepted", "worker"], rows, "There are no such jobs.")
+
+
 def modules_table(modules: Sequence[ModuleInfo]) -> None:
     rows = [[each.module, size(each.size), f"{each.used_ms / 1000:.0f} s ago", str(each.jobs)] for each in modules]
     table(["module", "size", "used", "jobs"], rows, "The broker has no modules.")
@@ -148,7 +156,7 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def rows(values: Sequence[ModuleInfo] | Sequence[WorkerInfo]) -> list[dict[str, Any]]:
+def rows(values: Sequence[JobInfo] | Sequence[ModuleInfo] | Sequence[WorkerInfo]) -> list[dict[str, Any]]:
     """A list of the broker's as JSON can hold it."""
     return [dataclasses.asdict(value) for value in values]
 

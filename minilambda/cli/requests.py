@@ -52,7 +52,7 @@ class Requests:
                 if args["<job>"] is not None:
                     self._job_id = args["<job>"]
                     return self._job(client.job(args["<job>"]), args)
-                return self._list(client, modules=args["modules"])
+                return self._list(client, args)
         except (BadOption, BadSetting) as error:
             self._complain(error)
             return USAGE_EXIT
@@ -124,13 +124,21 @@ class Requests:
             with progress.waiting(job.endpoint, job.id, self._progress):
                 result = job.result(wait, check=False)
             return self._show(result)
+        if args["run-again"]:
+            again = job.run_again()
+            self._say({"job_id": again.id, "state": "accepted", "exit_code": None, "error": None}, again.id)
+            return 0
         status = job.cancel() if args["cancel"] else job.status()
         self._say(render.status_object(status), render.status_line(status))
         return 0
 
-    def _list(self, client: Client, *, modules: bool) -> int:
+    def _list(self, client: Client, args: Mapping[str, Any]) -> int:
+        state, limit = self._options.text("--state", ""), self._options.count("--limit", 100, 1, 1000)
         with quiet_pipe():
-            if modules:
+            if args["jobs"]:
+                jobs = client.jobs(state, limit)
+                render.print_json(render.rows(jobs)) if self._json else render.jobs_table(jobs)
+            elif args["modules"]:
                 found = client.modules()
                 render.print_json(render.rows(found)) if self._json else render.modules_table(found)
             else:

@@ -28,6 +28,7 @@ Options:
   -n --slots=<n>     Guests at a time in each worker. Default: the cores, shared out between the workers.
   -b --bind=<addr>   Where the broker listens; port 0 takes any free one. Default: 127.0.0.1:8080.
   --cache-dir=<dir>  Where compiled modules are kept. Default: the user's cache.
+  --state-dir=<dir>  What outlives the broker is kept here. Default: nothing outlives it.
   --grace=<time>     Running jobs have so long to finish when the workers stop. Default: 10s.
   --insecure         Listen on an address that other machines reach, although nobody has to show a key.
   -v --verbose       Say more.
@@ -70,6 +71,8 @@ class Up:
         self._insecure = ["--insecure"] if found.flag("--insecure") else []
         cache = found.text("--cache-dir", "")
         self._cache = ["--cache-dir", cache] if cache else []
+        state = found.text("--state-dir", "")
+        self._state = ["--state-dir", state] if state else ["--ephemeral"]
         self._stops = 0  # signals that asked to stop
         self._again: list[tuple[float, str]] = []  # workers to start again: when, seconds, and name
         self._screen = Screen()
@@ -95,7 +98,8 @@ class Up:
 
     def _start_broker(self) -> Child | None:
         """The broker, once it listens; None when it does not come up, or a signal came first."""
-        broker = self._children.start("broker", "broker", ["--bind", self._bind, *self._insecure, *self._more])
+        more = [*self._state, *self._insecure, *self._more]
+        broker = self._children.start("broker", "broker", ["--bind", self._bind, *more])
         until = time.monotonic() + _START
         while time.monotonic() < until and not self._stops:
             for line in self._children.listen(0.1):

@@ -13,8 +13,10 @@ from minilambda.messages import (
     GetResult,
     GetStatus,
     Hello,
+    JobList,
     JobResult,
     JobStatus,
+    ListJobs,
     ListModules,
     ListWorkers,
     ModuleList,
@@ -22,6 +24,7 @@ from minilambda.messages import (
     Reply,
     Request,
     Run,
+    RunAgain,
     Stored,
     Welcome,
     WorkerList,
@@ -36,6 +39,8 @@ ANSWERS: dict[type[Request], tuple[type[Reply], ...]] = {
     Put: (Stored,),
     ListModules: (ModuleList,),
     ListWorkers: (WorkerList,),
+    ListJobs: (JobList,),
+    RunAgain: (Accepted,),
 }
 """The replies, other than an error, that a request may get."""
 
@@ -90,6 +95,7 @@ class Call:
     patience: float  # of the caller, seconds; inf: without end
     wake: float = inf  # when to send again, seconds; inf: parked behind the greeting or an upload
     awaited: bool = False  # an answer is expected now; one to an earlier try is dropped
+    unanswered: bool = False  # a try got no answer, so the broker may have taken the job
     lacks: int = 0  # times that the broker said that it lacks the module, or took nothing of it
     offset: int = 0  # upload: bytes that the broker has
     asked: bool = False  # upload: the broker has said how much it has

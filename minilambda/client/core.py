@@ -175,6 +175,8 @@ class Core:
     def _send(self, call: Call, now: float, actions: list[Action]) -> None:
         message, piece, patience = call.message, None, 0.0
         if isinstance(message, Run):
+            call.unanswered = call.unanswered or call.awaited
+            message = replace(message, again=call.unanswered)
             piece = self._ride_along(call, message)
         elif isinstance(message, Put):
             message, piece = self._next_piece(call, message)

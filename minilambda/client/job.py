@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, cast
 
 from minilambda.client.results import RunResult, Status, run_result, status
-from minilambda.messages import Cancel, GetResult, GetStatus, JobResult, JobStatus
+from minilambda.messages import Cancel, GetResult, GetStatus, JobResult, JobStatus, RunAgain
 
 if TYPE_CHECKING:
     from minilambda.client.sync import Client
@@ -53,3 +54,13 @@ class Job:
     def cancel(self) -> Status:
         """Cancel the job, whatever it is doing, and return at once; a job that has ended stays as it is."""
         return status(cast(JobStatus, self._client.ask(Cancel(0, self.id))))
+
+    def run_again(self, job_id: str | None = None) -> Job:
+        """Run the ended job once more, as another job; returns that one's handle.
+
+        Raises ``Conflict`` for a job that has not ended, ``BadRequest`` where its input is not kept any more: that of a
+        job that failed with its workers (``poisoned``, ``worker_lost``) is.
+        """
+        again = Job(self._client, job_id or os.urandom(8).hex())
+        self._client.ask(RunAgain(0, again.id, self.id))
+        return again

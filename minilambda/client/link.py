@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +47,8 @@ class Link:
         if not pipelined:
             self._socket.setsockopt(zmq.REQ_RELAXED, 1)
             self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
-        self._broken = _watch(context, self._socket)  # readable when the connection broke
+        self._events = _watch(context, self._socket)  # readable when the connection broke, or is there
+        self._broke = False  # the connection has broken and is not there again
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -54,7 +56,7 @@ class Link:
             raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
         self._poller = zmq.Poller()
         self._poller.register(self._socket, _IN)
-        self._poller.register(self._broken, _IN)
+        self._poller.register(self._events, _IN)
         self._polled = _IN
         self._ended: list[Ended] = []  # calls that ended and were not told yet
         self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
@@ -98,8 +100,8 @@ class Link:
                 self._flush()
             if events & _IN:
                 self._receive()
-            if self._broken in ready:
-                self._reconnect()
+            if self._events in ready:
+                self._take_note()
         ended, self._ended = self._ended, []
         if ended and self._pending:
             self._forget()
@@ -107,7 +109,7 @@ class Link:
 
     def close(self) -> None:
         self._socket.disable_monitor()
-        self._broken.close(linger=0)
+        self._events.close(linger=0)
         self._socket.close()
 
     # --- sending --------------------------------------------------------------------------------------
@@ -152,12 +154,18 @@ class Link:
         """Drop what was to be sent for calls that are no more."""
         self._pending = {number: frames for number, frames in self._pending.items() if number in self._core}
 
-    def _reconnect(self) -> None:
-        """Take note that the connection broke; libzmq makes a new one by itself."""
+    def _take_note(self) -> None:
+        """The connection broke, or libzmq has made a new one.
+
+        Both times all that waits for an answer is sent: what is sent just as a connection breaks may still go into
+        it and be lost.
+        """
         with contextlib.suppress(zmq.Again):
             while True:
-                self._broken.recv_multipart(zmq.DONTWAIT)
-        self._core.disconnected(time.monotonic())
+                event = int.from_bytes(self._events.recv_multipart(zmq.DONTWAIT)[0][:2], sys.byteorder)
+                if event == zmq.EVENT_DISCONNECTED or self._broke:
+                    self._broke = event == zmq.EVENT_DISCONNECTED
+                    self._core.disconnected(time.monotonic())
 
     # --- receiving ------------------------------------------------------------------------------------
 
@@ -189,9 +197,9 @@ class Link:
 
 
 def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-    """A socket that becomes readable when the other's connection breaks."""
-    address = f"inproc://broken-{next(_numbers)}"
-    socket.monitor(address, zmq.EVENT_DISCONNECTED)
+    """A socket that becomes readable when the other's connection breaks, and when it is there."""
+    address = f"inproc://events-{next(_numbers)}"
+    socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
     watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     watcher.connect(address)
     return watcher

@@ -62,6 +62,20 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job that the broker knows."""
+
+    job: str  # its id
+    state: str  # as in Status
+    code: str  # why it failed; "" where it has not
+    attempt: int  # the latest attempt; 0 before the first
+    losses: int  # workers lost with it
+    age_ms: int  # since it was accepted, milliseconds
+    module: str  # "sha256:" and 64 hex digits
+    worker: str  # name of the one that has it or had it last; "" when none did
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleInfo:
     """A module that the broker has."""
 
@@ -127,6 +141,24 @@ def status(reply: JobStatus) -> Status:
 def module_info(row: Mapping[str, Any]) -> ModuleInfo:
     """One row of a list of modules; what the broker leaves out is empty."""
     return ModuleInfo(str(row.get("module", "")), _number(row, "size"), _number(row, "used_ms"), _number(row, "jobs"))
+
+
+def job_info(row: Mapping[str, Any]) -> JobInfo:
+    """One row of a list of jobs; what the broker leaves out is empty."""
+
+    def text(key: str) -> str:
+        return str(row.get(key, ""))
+
+    return JobInfo(
+        job=text("job"),
+        state=text("state"),
+        code=text("code"),
+        attempt=_number(row, "attempt"),
+        losses=_number(row, "losses"),
+        age_ms=_number(row, "age_ms"),
+        module=text("module"),
+        worker=text("worker"),
+    )
 
 
 def cluster(reply: WorkerList) -> Cluster:

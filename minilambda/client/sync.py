@@ -19,10 +19,12 @@ from minilambda.client.mapping import Input, Pipeline
 from minilambda.client.modules import Module, ModuleLike, Modules
 from minilambda.client.results import (
     Cluster,
+    JobInfo,
     ModuleInfo,
     RunResult,
     WorkerInfo,
     cluster,
+    job_info,
     module_info,
     run_result,
 )
@@ -30,7 +32,9 @@ from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_valu
 from minilambda.errors import InvalidModule, MinilambdaError
 from minilambda.messages import (
     Cancel,
+    JobList,
     JobResult,
+    ListJobs,
     ListModules,
     ListWorkers,
     ModuleList,
@@ -143,6 +147,14 @@ class Client:
     def job(self, job_id: str) -> Job:
         """The handle of a job by its id, whoever submitted it."""
         return Job(self, job_id)
+
+    def jobs(self, state: str = "", limit: int = 100) -> list[JobInfo]:
+        """The jobs that the broker knows, newest first, at most 1,000.
+
+        ``state`` chooses those in a state, or those that failed with a code, as in ``"poisoned"``.
+        """
+        reply = cast(JobList, self.ask(ListJobs(0, state, limit)))
+        return [job_info(row) for row in reply.jobs]
 
     def map(
         self,

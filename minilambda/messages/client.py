@@ -19,6 +19,7 @@ from minilambda.fields import (
     Sentence,
     Size,
     Texts,
+    integer,
 )
 from minilambda.messages.parts import Body, JobSpec, Message, Result, Rows, State
 
@@ -45,6 +46,7 @@ class Run(Request):
     job: JobId
     spec: JobSpec
     detach: Flag = False
+    again: Flag = False  # this job was sent before, so a worker may have had it
     wasm: Body = b""  # the module's bytes; empty when the broker has them
     stdin: Body = b""
     values: Body = b""  # msgpack list of typed parameters for ``invoke``; empty: parse ``args``
@@ -90,6 +92,24 @@ class ListModules(Request):
 @dataclass(frozen=True, slots=True)
 class ListWorkers(Request):
     TYPE: ClassVar[str] = "list_workers"
+
+
+@dataclass(frozen=True, slots=True)
+class ListJobs(Request):
+    """The principal's jobs, newest first."""
+
+    TYPE: ClassVar[str] = "list_jobs"
+    state: Label = ""  # of a job, or the code that it failed with; "": any
+    limit: Annotated[int, integer(1, 1000)] = 100  # rows, at most
+
+
+@dataclass(frozen=True, slots=True)
+class RunAgain(Request):
+    """Run an ended job once more, as another job. Answered as a detached ``run``."""
+
+    TYPE: ClassVar[str] = "run_again"
+    job: JobId  # the new one
+    of: JobId  # the one that has ended
 
 
 # --- broker to client --------------------------------------------------------------------------------
@@ -161,6 +181,12 @@ class ModuleList(Reply):
 
 
 @dataclass(frozen=True, slots=True)
+class JobList(Reply):
+    TYPE: ClassVar[str] = "jobs"
+    jobs: Rows  # maps of job, state, code, attempt, losses, age_ms (since it was accepted), module, worker
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerList(Reply):
     TYPE: ClassVar[str] = "workers"
     workers: Rows  # maps of name, id, state, slots, queue, done, seen_ms, host, pid, version
@@ -178,7 +204,18 @@ class Refused(Reply):
     job: JobId | None = None
 
 
-CLIENT_MESSAGES: tuple[type[Message], ...] = (Hello, Run, GetStatus, GetResult, Cancel, Put, ListModules, ListWorkers)
+CLIENT_MESSAGES: tuple[type[Message], ...] = (
+    Hello,
+    Run,
+    GetStatus,
+    GetResult,
+    Cancel,
+    Put,
+    ListModules,
+    ListWorkers,
+    ListJobs,
+    RunAgain,
+)
 """What the broker takes from a client."""
 
 REPLIES: tuple[type[Message], ...] = (
@@ -189,6 +226,7 @@ REPLIES: tuple[type[Message], ...] = (
     Stored,
     ModuleList,
     WorkerList,
+    JobList,
     Refused,
 )
 """What a client takes from the broker."""

@@ -45,6 +45,18 @@ def dumped(name: str) -> list[bytes]:
     return frames
 
 
+def test_the_page_shows_the_bytes_of_a_run(plain: Plain) -> None:
+    # given
+    frames = dumped("run")
+    # when
+    plain.socket.send_multipart([*plain.empty, *frames])
+    header, bodies = plain.receive()
+    # then
+    assert len(frames) == 2
+    assert (header["request"], header["job"]) == (2, "my-first-job")
+    assert header["result"]["state"] == "completed" and header["result"]["exit_code"] == 0 and not bodies
+
+
 def test_the_page_shows_the_bytes_of_the_first_exchange(cluster: Cluster, plain: Plain) -> None:
     # given
     hello, welcome = dumped("hello"), dumped("welcome")

@@ -27,6 +27,10 @@ class Plan:
     drains: int = 0  # workers told to drain (and replaced)
     cancels: int = 0  # jobs cancelled
     poison: int = 0  # jobs that kill their worker
+    restarts: int = 0  # broker crashes, after each of which it begins again on what its disk has
+    jumps: int = 0  # the wall clock jumps
+    sync: float = 0.002  # how long the disk takes, on average, seconds
+    detached: float = 0.4  # share of the jobs whose client does not wait
     inline: int = 256 * 1024  # modules and inputs above this are fetched, bytes
 
 
@@ -36,7 +40,8 @@ class Cluster:
     def __init__(self, seed: int, plan: Plan) -> None:
         self.world, self.plan = World(seed), plan
         self.ledger = Ledger()
-        self.broker = BrokerNode(self.world, BrokerSettings(inline_bytes=plan.inline, max_wait=5.0, max_queued=80))
+        settings = BrokerSettings(inline_bytes=plan.inline, max_wait=5.0, max_queued=80)
+        self.broker = BrokerNode(self.world, settings, plan.sync)
         self.workers: list[WorkerNode] = []
         self._numbers = 0
         for _ in range(plan.workers):
@@ -46,6 +51,7 @@ class Cluster:
         self.behaviours: dict[str, Behaviour] = {}
         self.retries: dict[str, int] = {}
         self.cancelled: set[str] = set()
+        self.promised: set[str] = set()  # detached jobs
         self._plan_jobs()
         self._plan_troubles()
 
@@ -67,12 +73,15 @@ class Cluster:
             self.behaviours[job] = behaviour
             self.retries[job] = chance.choice((0, 1, 2, 5))
             client = chance.choice(self.clients)
-            group, priority = chance.choice(("", "a", "b")), chance.choice((0, 0, 5))
-            self._sometime(
-                lambda c=client, j=job, b=behaviour, g=group, p=priority: c.submit(
-                    j, b, retries=self.retries[j], group=g, priority=p
-                )
-            )
+            spec = {
+                "retries": self.retries[job],
+                "group": chance.choice(("", "a", "b")),
+                "priority": chance.choice((0, 5)),
+            }
+            detach = chance.random() < self.plan.detached
+            if detach:
+                self.promised.add(job)
+            self._sometime(lambda c=client, j=job, b=behaviour, d=detach, s=spec: c.submit(j, b, d, **s))
             if number >= self.plan.jobs - self.plan.cancels:
                 self.cancelled.add(job)
                 self._sometime(lambda c=client, j=job: c.cancel(j))
@@ -86,6 +95,8 @@ class Cluster:
             (plan.slow, self._slow),
             (plan.stops, self._stop),
             (plan.drains, self._drain),
+            (plan.restarts, self._restart),
+            (plan.jumps, self._jump),
         ):
             for _ in range(count):
                 self._sometime(trouble)
@@ -145,13 +156,18 @@ class Cluster:
     def _stop(self) -> None:
         worker = self._some_worker()
         if worker is not None:
-            self.world.tell(f"{worker.name} is stopped")
-            worker.stopped_until = self.world.now + self.world.random.uniform(0.5, 9.0)
+            worker.stop(self.world.random.uniform(0.5, 9.0))
 
     def _drain(self) -> None:
         worker = self._some_worker()
         if worker is not None:
             worker.drain()
+
+    def _restart(self) -> None:
+        self.broker.crash(self.world.random.choice((0.01, 0.5, 3.0)))
+
+    def _jump(self) -> None:
+        self.world.skew += self.world.random.choice((-86_400.0, -5.0, 5.0, 3_600.0))
 
     # --- the run, and the verdict ---
 
@@ -177,19 +193,28 @@ class Cluster:
             assert told, f"no answer: {why}"
             assert len(set(told)) == 1, f"different answers: {why}"
             state, code, exit_code, _attempt, stdout = told[0]
-            assert self.ledger.attempts(job) <= 1 + self.retries[job], f"ran too often: {why}"
+            assert self.ledger.begun(job) <= self._allowed(job), f"ran too often: {why}"
             if state == "completed":
                 assert behaviour.kind == "run", why
                 assert (exit_code, stdout) == (0, job.encode()), why
             else:
                 assert code in self._possible(job, behaviour), why
         for ref, starts in self.ledger.starts.items():
-            assert starts == 1, f"seed {self.world.seed}: {ref} began {starts} times"
+            # A restarted broker counts the attempts of a waiting job, which no journal has, from 1 again.
+            again = self.plan.restarts if ref.job not in self.promised else 0
+            assert starts <= 1 + again, f"seed {self.world.seed}: {ref} began {starts} times"
         assert not self.broker.core.queue, "jobs are left in the queue"
+
+    def _allowed(self, job: str) -> int:
+        """How often a job may begin. What a waiting job has lost before a restart of the broker is forgotten by it."""
+        forgets = self.plan.restarts if self.retries[job] and job not in self.promised else 0
+        return (1 + self.retries[job]) * (1 + forgets)
 
     def _possible(self, job: str, behaviour: Behaviour) -> set[object]:
         troubled = self.plan.crashes or self.plan.cuts or self.plan.silences or self.plan.stops or self.plan.poison
         codes: set[object] = {"worker_lost", "poisoned"} if troubled or self.plan.drains else set()
+        if self.plan.restarts and not self.retries[job]:
+            codes.add("worker_lost")  # a request was lost with the broker, and nobody knows whether it ran
         if job in self.cancelled:
             codes.add("cancelled")
         codes |= {"sleep": {"deadline_exceeded"}, "crash": {"runner_crashed"}}.get(behaviour.kind, set())

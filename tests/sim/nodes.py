@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import deque
 from dataclasses import dataclass, field
 
 import msgpack
@@ -17,6 +18,7 @@ from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker.core import Core as WorkerCore
 from minilambda.worker.core import Identity
+from tests.sim.disk import Disk
 from tests.sim.world import Connection, World
 
 BROKER_TAKES = wire.by_name(m.CLIENT_MESSAGES + m.WORKER_MESSAGES)
@@ -26,17 +28,42 @@ MAX_BODY = 64 * 2**20
 
 
 class BrokerNode:
-    """The broker: its core, its module spool, and the connections."""
+    """The broker: its core, its disk, and the connections. It may crash and begin again."""
 
-    def __init__(self, world: World, settings: BrokerSettings) -> None:
-        self.world = world
-        self.core = BrokerCore(settings)
+    def __init__(self, world: World, settings: BrokerSettings, sync: float) -> None:
+        self.world, self.settings = world, settings
+        self.disk = Disk(world, sync)
+        self.alive = False
+        self.begin()
+
+    def begin(self) -> None:
+        self.world.tell("the broker begins")
+        self.alive = True
+        self.core = BrokerCore(self.settings, session_start=self.world.random.randrange(1, 2**40), durable=True)
         self.connections: dict[bytes, Connection] = {}
-        self.spool: dict[str, bytes] = {}
         self._uploads: dict[int, bytearray] = {}
         self._wake: float | None = None
+        wall = self.world.now + self.world.skew
+        self._carry_out(self.core.recover(self.disk.recover(), wall, self.world.now))
+        self.core.check()
+        self._set_alarm()
+
+    def crash(self, pause: float) -> None:
+        """Dies, and another one begins on the same disk after so many seconds."""
+        if not self.alive:
+            return
+        self.world.tell("the broker crashes")
+        self.alive = False
+        self._wake = None
+        for connection in self.connections.values():
+            connection.cut()
+        self.disk.crash()
+        self.world.after(pause, self.begin)
 
     def receive(self, connection: Connection, frames: list[bytes]) -> None:
+        if not self.alive:
+            connection.cut()
+            return
         self.connections[connection.routing_id] = connection
         route = (connection.routing_id, b"")
         message = wire.decode(frames, BROKER_TAKES, MAX_BODY)
@@ -60,26 +87,32 @@ class BrokerNode:
             alarm = self._wake
             self.world.at(alarm, lambda: self._tick() if self._wake == alarm else None)
 
+    def _durable(self, number: int) -> None:
+        self._step(be.Durable(number))
+
     def _carry_out(self, actions: list[be.Action]) -> None:
         for action in actions:
             if isinstance(action, be.Send):
                 self._send(action)
+            elif isinstance(action, be.Persist):
+                self.disk.write(action, self._durable)
             elif isinstance(action, be.StoreModule):
-                self.spool[action.digest] = action.data
+                self.disk.modules[action.digest] = action.data
             elif isinstance(action, be.WritePiece):
                 self._uploads.setdefault(action.upload, bytearray()).extend(action.data)
             elif isinstance(action, be.KeepUpload):
-                self.spool[action.digest] = bytes(self._uploads.pop(action.upload))
+                self.disk.modules[action.digest] = bytes(self._uploads.pop(action.upload))
             elif isinstance(action, be.DropUpload):
                 self._uploads.pop(action.upload, None)
             else:
-                del self.spool[action.digest]
+                del self.disk.modules[action.digest]
 
     def _send(self, action: be.Send) -> None:
-        frames = wire.encode(_with_part(action, self.spool))
+        frames = wire.encode(_with_part(action, self.disk.modules))
+        core = self.core
         if not self.connections[action.route[0]].send(False, frames):
-            message = action.message
-            self.world.after(0, lambda: self._step(be.Unreachable(action.route, message)))
+            event = be.Unreachable(action.route, action.message)
+            self.world.after(0, lambda: self._step(event) if self.alive and self.core is core else None)
 
 
 def _with_part(action: be.Send, spool: dict[str, bytes]) -> m.Message:
@@ -116,8 +149,9 @@ class Ledger:
         answer = (result.state, code, result.exit_code, result.attempt, reply.stdout)
         self.answers.setdefault(reply.job, []).append(answer)
 
-    def attempts(self, job: str) -> int:
-        return sum(1 for ref in self.starts if ref.job == job)
+    def begun(self, job: str) -> int:
+        """How often a guest of the job began."""
+        return sum(count for ref, count in self.starts.items() if ref.job == job)
 
 
 class WorkerNode:
@@ -127,7 +161,8 @@ class WorkerNode:
         self.world, self.broker, self.ledger, self.number = world, broker, ledger, number
         self.name = f"worker-{number}"
         self.alive = True
-        self.stopped_until = 0.0  # SIGSTOP: nothing happens before, seconds
+        self._stopped = False  # SIGSTOP: what happens waits for SIGCONT
+        self._missed: deque[a.Event] = deque()  # what happened meanwhile, in order
         self.disk: dict[str, bool] = {}  # artifacts
         self.core = WorkerCore(settings, Identity(self.name, self.name), world.random.random)
         self._runs: dict[int, object] = {}  # slot to the token of its present run
@@ -155,6 +190,20 @@ class WorkerNode:
         self.alive = False
         self.connection.cut()
 
+    def stop(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT so much later."""
+        if not self._stopped:
+            self.world.tell(f"{self.name} is stopped")
+            self._stopped = True
+            self.world.after(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        """SIGCONT: a shell takes what has come in before it looks at the time."""
+        self._stopped = False
+        while self._missed:
+            self._step(self._missed.popleft())
+        self._tick()
+
     def drain(self) -> None:
         self.world.tell(f"{self.name} drains")
         self._step(a.Drain())
@@ -162,8 +211,8 @@ class WorkerNode:
     def _step(self, event: a.Event) -> None:
         if not self.alive:
             return
-        if self.world.now < self.stopped_until:
-            self.world.at(self.stopped_until, lambda: self._step(event))
+        if self._stopped:
+            self._missed.append(event)
             return
         self._carry_out(self.core.handle(event, self.world.now))
         if self.alive:
@@ -174,9 +223,8 @@ class WorkerNode:
         self._wake = None
         if not self.alive:
             return
-        if self.world.now < self.stopped_until:
-            self._alarm_at(self.stopped_until + 0.001)  # a shell takes what has come in before it looks at the time
-            return
+        if self._stopped:
+            return  # ``_go_on`` looks at the time
         self._carry_out(self.core.tick(self.world.now))
         if self.alive:
             self.core.check()
@@ -266,9 +314,11 @@ class ClientNode:
         self.world, self.broker, self.ledger, self.wasm = world, broker, ledger, wasm
         self.digest = "sha256:" + hashlib.sha256(wasm).hexdigest()
         self.pending: dict[str, m.Run] = {}
+        self.acknowledged: set[str] = set()  # detached jobs that the broker has promised to keep
         self.connection = self._connect()
         self._number = 0  # of the last request
         self._latest: dict[str, int] = {}  # job to the number of its last request
+        self._silent: dict[str, bool] = {}  # jobs with a request that was never answered
 
     def _connect(self) -> Connection:
         return Connection(self.world, self.broker.receive, self._receive, self.world.random.randbytes(5))
@@ -277,9 +327,9 @@ class ClientNode:
         self.connection.cut()
         self.connection = self._connect()
 
-    def submit(self, job: str, behaviour: Behaviour, **spec: object) -> None:
+    def submit(self, job: str, behaviour: Behaviour, detach: bool = False, **spec: object) -> None:
         what = m.JobSpec(self.digest, args=behaviour.args(), **spec)  # type: ignore[arg-type]
-        run = m.Run(0, job, what, stdin=msgpack.packb(job))
+        run = m.Run(0, job, what, detach, stdin=msgpack.packb(job))
         self.pending[job] = run
         self._ask(job, wasm=self.world.random.random() < 0.5)
 
@@ -293,19 +343,38 @@ class ClientNode:
             return
         self._number += 1
         number = self._number
-        body = self.wasm if wasm else b""
-        self.connection.send(True, wire.encode(m.Run(number, job, run.spec, stdin=run.stdin, wasm=body)))
-        self._expect(job, number)
+        message: m.Message
+        if job in self.acknowledged:
+            message = m.GetResult(number, job, wait_ms=2000)
+        else:
+            body = self.wasm if wasm else b""
+            message = dataclasses.replace(run, request=number, wasm=body, again=self._silent.get(job, False))
+        sent = self.broker.alive and self.connection.send(True, wire.encode(message))
+        if not sent:
+            self.connection = self._connect()
+        self._expect(job, number, sent)
 
-    def _expect(self, job: str, number: int) -> None:
+    def _expect(self, job: str, number: int, sent: bool) -> None:
         self._latest[job] = number
-        self.world.after(self.RESEND, lambda: self._ask(job, False) if self._latest.get(job) == number else None)
+        self.world.after(self.RESEND, lambda: self._ask_again(job, number, sent))
+
+    def _ask_again(self, job: str, number: int, sent: bool) -> None:
+        if self._latest.get(job) == number:
+            self._silent[job] = self._silent.get(job, False) or sent
+            self._ask(job, wasm=False)
 
     def _receive(self, connection: Connection, frames: list[bytes]) -> None:
         reply = wire.decode(frames, CLIENT_TAKES, MAX_BODY)
         if isinstance(reply, m.JobResult):
             self.ledger.answered(reply)
             self.pending.pop(reply.job, None)
+        elif isinstance(reply, m.Accepted):
+            self.acknowledged.add(reply.job)
+            self._ask(reply.job, wasm=False)
+        elif isinstance(reply, m.JobStatus):
+            self._ask(reply.job, wasm=False)
+        elif isinstance(reply, m.Refused) and reply.job in self.acknowledged:
+            raise AssertionError(f"seed {self.world.seed}: acknowledged, and then {reply}")
         elif isinstance(reply, m.Refused) and reply.job is not None and reply.code == "not_found":
             self._ask(reply.job, wasm=True)
         elif isinstance(reply, m.Refused) and reply.job is not None and reply.code == "busy":

@@ -20,7 +20,21 @@ PLANS = {
     "partitions": Plan(silences=12, slow=6),
     "stopped workers": Plan(stops=12),
     "drains and cancels": Plan(drains=10, cancels=40),
-    "everything": Plan(crashes=5, cuts=10, silences=5, slow=5, stops=5, drains=5, cancels=20, poison=1, inline=1024),
+    "broker restarts": Plan(restarts=6, jumps=3),
+    "broker restarts, slow disk": Plan(restarts=6, sync=0.3),
+    "everything": Plan(
+        crashes=5,
+        cuts=10,
+        silences=5,
+        slow=5,
+        stops=5,
+        drains=5,
+        cancels=20,
+        poison=1,
+        restarts=4,
+        jumps=2,
+        inline=1024,
+    ),
 }
 
 
@@ -36,7 +50,15 @@ def test_without_trouble_every_job_runs_exactly_once() -> None:
     for seed in range(FIRST, FIRST + SEEDS):
         cluster = Cluster(seed, PLANS["calm"])
         cluster.run()
-        assert {cluster.ledger.attempts(job) for job in cluster.behaviours} == {1}
+        assert {cluster.ledger.begun(job) for job in cluster.behaviours} == {1}
+
+
+def test_a_restarted_broker_costs_no_second_run() -> None:
+    for seed in range(FIRST, FIRST + SEEDS):
+        cluster = Cluster(seed, PLANS["broker restarts"])
+        cluster.run()
+        twice = [job for job in cluster.behaviours if cluster.ledger.begun(job) > 1]
+        assert not twice, f"seed {seed}: {twice[0]} ran twice\n{cluster.world.story_of(twice[0] + ' ')}"
 
 
 def test_a_seed_reproduces_its_run() -> None:

@@ -21,6 +21,7 @@ class World:
         self.seed = seed
         self.now = 1000.0  # seconds; not 0, so that a forgotten default shows
         self.random = random.Random(seed)
+        self.skew = 0.0  # wall time minus the virtual one, seconds
         self.steps = 0
         self.story: deque[str] = deque(maxlen=4000)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []

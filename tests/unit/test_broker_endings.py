@@ -73,7 +73,7 @@ def test_the_time_with_a_worker_does_not_count_as_waiting_in_the_queue() -> None
     assert world.only("c", JobResult).result.error.code == "queue_timeout"
 
 
-def test_a_result_is_kept_for_its_time_and_is_then_unknown() -> None:
+def test_a_result_is_kept_for_its_time_and_has_then_expired() -> None:
     world = World(result_ttl=60.0)
     agent = world.worker("w")
     world.run("j")
@@ -83,7 +83,8 @@ def test_a_result_is_kept_for_its_time_and_is_then_unknown() -> None:
         agent.report()
     assert world.ask("d", GetStatus(1, "j"), JobStatus).state == "completed"
     world.wait(4.1)
-    assert refused(world.give("d", GetStatus(1, "j"))) == "not_found"
+    assert refused(world.give("d", GetStatus(1, "j"))) == "expired"
+    assert refused(world.run("j")) == "expired"
     assert not world.core.jobs
 
 

@@ -277,3 +277,21 @@ def test_a_dispatch_says_whom_it_is_for() -> None:
     assert type(message) is Dispatch
     assert (message.session, message.sequence, message.ref) == (agent.session, 1, JobRef("local", "j", 1))
     assert not isinstance(message, Recall)
+
+
+def test_a_job_that_was_asked_back_and_is_not_there_after_a_registration_is_not_lost() -> None:
+    # given a job without retries that waits behind another, and is recalled for a worker that is free
+    world = World(recall_after=0.001)
+    agent = world.worker("w")
+    world.run("j", "c")
+    world.run("k", "d", retries=0)
+    agent.report(agent.ref("j"))
+    kept, given = agent.ref("j"), agent.ref("k")
+    other = world.worker("other")
+    world.wait(0.01)
+    assert agent.recalls() == [given]
+    # when the worker's answer is lost between two registrations
+    agent.register(held=(kept,))
+    # then
+    job = world.core.jobs["local", "k"]
+    assert (job.losses, other.ref("k").attempt) == (0, 2)

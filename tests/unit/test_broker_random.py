@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from minilambda.broker.events import Paused, Received, Unreachable
+from minilambda.broker.events import DiskFailing, DiskWorks, ModuleUnsaved, Paused, Received, Unreachable
 from minilambda.messages import (
     TERMINAL,
     Cancel,
@@ -45,10 +45,11 @@ RESULTS = [
 class Chaos:
     """Draws events from one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, durable: bool = False) -> None:
         self.random = random.Random(seed)
         self.requests = 0
         self.world = World(
+            durable=durable,
             prefetch=self.random.choice([0, 1, 2]),
             max_queued=self.random.choice([3, 100]),
             results_bytes=self.random.choice([8_000, 10**9]),
@@ -75,6 +76,20 @@ class Chaos:
             self.world.step(Paused())
         else:
             self.world.wait(self.random.choice([0.001, 0.02, 0.5, 3.0]))
+
+    def disk(self) -> None:
+        """The disk takes what it takes, fails and recovers, and the broker dies now and then."""
+        draw, world = self.random.random(), self.world
+        if draw < 0.5:
+            world.sync(self.random.randrange(len(world.writes) + 1))
+        elif draw < 0.52:
+            world.step(DiskFailing(self.random.choice([True, False])))
+        elif draw < 0.56:
+            world.step(DiskWorks())
+        elif draw < 0.57:
+            world.step(ModuleUnsaved(digest_of(self.random.choice(MODULES))))
+        elif draw < 0.58:
+            world.crash(self.random.choice([0.1, 3.0]), self.random.choice([0.0, -1000.0, 1000.0]))
 
     def request(self) -> Message:
         self.requests += 1
@@ -145,11 +160,13 @@ class Chaos:
             agent.report(*agent.jobs)
 
     def finish(self) -> None:
-        """From now on nobody lies and nobody asks for more."""
+        """From now on nobody lies, nobody asks for more, and the disk works."""
+        self.world.step(DiskWorks())
         for agent in self.agents:
             agent.jobs.clear()
             agent.register()
         for _ in range(400):
+            self.world.sync()
             for agent in self.agents:
                 if agent.look() and not agent.jobs:
                     agent.report()
@@ -169,3 +186,20 @@ def test_whatever_peers_say_the_state_is_sound_and_every_job_ends(seed: int) -> 
     core = chaos.world.core
     assert [job.tell("it has not ended") for job in core.jobs.values() if job.state not in TERMINAL] == []
     assert (len(core.queue), core.recalls, core.input_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_peers_and_the_disk_do_the_state_is_sound_and_every_job_ends(seed: int) -> None:
+    chaos = Chaos(seed, durable=True)
+    for _ in range(150):
+        chaos.step()
+        chaos.disk()
+    chaos.finish()
+    core = chaos.world.core
+    assert [job.tell("it has not ended") for job in core.jobs.values() if job.state not in TERMINAL] == []
+    assert (len(core.queue), core.recalls, core.input_bytes) == (0, 0, 0)
+    assert core.promises.held == 0 and core.promises.fresh() == []
+    kept = {job.key for job in core.jobs.values() if job.journaled}
+    chaos.world.sync()
+    chaos.world.crash()
+    assert set(chaos.world.core.jobs) == kept

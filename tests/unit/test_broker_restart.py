@@ -11,13 +11,16 @@ from minilambda.messages import (
     Done,
     JobRef,
     JobResult,
+    JobSpec,
     JobStatus,
+    Recall,
     RegisterAgain,
     Report,
     Returned,
+    Run,
     Stop,
 )
-from tests.broker_world import COMPLETED, Agent, World
+from tests.broker_world import COMPLETED, DIGEST, WASM, Agent, World
 
 REF = JobRef("local", "j", 3)
 
@@ -35,7 +38,8 @@ def test_a_job_goes_on_at_the_worker_that_came_back_before_its_client() -> None:
     # given
     world = World()
     agent = world.worker("w")
-    assert agent.register(held=(REF,)) == []
+    assert agent.register(held=(REF,)) == [Recall(agent.session, REF)]
+    agent.give(Returned(agent.session, REF, 1, 0, begun=True))
     # when
     world.run("j")
     # then
@@ -103,6 +107,18 @@ def test_a_job_that_the_worker_hands_back_begins_anew() -> None:
     # then
     (dispatch,) = agent.look()
     assert isinstance(dispatch, Dispatch) and dispatch.ref.attempt == 1
+
+
+def test_a_job_without_retries_that_was_handed_back_has_not_run_and_begins() -> None:
+    # given
+    world = World()
+    agent = world.worker("w")
+    agent.register(held=(REF,))
+    agent.give(Returned(agent.session, REF, 0, 0))
+    # when
+    world.give("c", Run(1, "j", JobSpec(DIGEST, retries=0), again=True, wasm=WASM))
+    # then
+    assert agent.ref("j").attempt == 1
 
 
 def test_a_claimed_job_can_be_cancelled() -> None:

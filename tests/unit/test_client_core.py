@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import inf
 
 import pytest
@@ -85,7 +86,7 @@ def test_silence_sends_the_same_job_again_without_the_module(talk: Talk) -> None
     assert len(talk.sent) == 1
     talk.wait(0.2)
     assert len(talk.sent) == 2
-    assert talk.last() == first
+    assert talk.last() == dataclasses.replace(first, again=True)
     assert talk.sent[-1].piece is None
     talk.answer(result(number))
     talk.answer(result(number))

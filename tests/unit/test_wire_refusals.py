@@ -15,7 +15,8 @@ from minilambda.messages import (
     Cancel,
     GetStatus,
 )
-from minilambda.wire import MAX_REFS, VERSION, Malformed, by_name, decode, split_envelope
+from minilambda.shapes import MAX_REFS
+from minilambda.wire import VERSION, Malformed, by_name, decode, split_envelope
 from tests.unit.wire_frames import BY_NAME, DIGEST, LIMIT, header, hello, refuse, there_and_back
 
 # --- what is wrong -----------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""Jobs on their way to workers: dispatched, recalled, taken back, and found at workers that have had them before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minilambda.broker.events import ModuleSlice
+from minilambda.broker.jobs import Job
+from minilambda.broker.registry import Worker
+from minilambda.messages import Dispatch, Recall, RegisterAgain
+
+if TYPE_CHECKING:
+    from minilambda.broker.core import Core
+
+
+class Placement:
+    """The steps between the queue and the workers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def place(self, now: float) -> None:
+        """Give waiting jobs to workers that have room; then ask for jobs back that wait while others are free."""
+        core = self._core
+        while core.queue and core.scheduler.has_room:
+            job = core.queue.pop()
+            self._dispatch(job, core.scheduler.choose(job.spec.module), now)
+        while core.scheduler.free_slots > core.recalls:
+            surplus = core.scheduler.surplus(now, core.settings.recall_after)
+            if surplus is None or surplus.worker is None:
+                break
+            surplus.recalled = surplus.asked_back = True
+            core.recalls += 1
+            core.tell(surplus.worker, Recall(surplus.worker.session, surplus.ref), surplus)
+
+    def recall_at(self) -> float | None:
+        """When ``place`` may ask for a job back, seconds; None when there is none."""
+        core = self._core
+        since = core.scheduler.surplus_at() if core.scheduler.free_slots > core.recalls else None
+        return None if since is None else since + core.settings.recall_after
+
+    def _dispatch(self, job: Job, worker: Worker, now: float) -> None:
+        core = self._core
+        job.move("dispatch", now)
+        job.attempt += 1
+        job.begun = job.asked_back = False
+        self._take(job, worker, now)
+        if job.journaled:
+            core.promises.moved(job)
+        worker.jobs[job.key] = job
+        # A dispatch that waits for the disk gets its number when it goes: others may go before it.
+        number = 0
+        if job.saved > core.promises.written or worker.saved > core.promises.written:
+            worker.pending += 1
+        else:
+            number = worker.dispatched = worker.dispatched + 1
+        spec, inline = job.spec, core.settings.inline_bytes
+        size = core.modules.size(spec.module)
+        part = None
+        if size <= inline and spec.module not in worker.warm:
+            part = ModuleSlice("wasm", spec.module, 0, size)
+        stdin, values = job.stdin, job.values
+        withheld: dict[str, int] = {}
+        if len(stdin) > inline:
+            withheld["stdin"], stdin = len(stdin), b""
+        if len(values) > inline:
+            withheld["values"], values = len(values), b""
+        message = Dispatch(worker.session, number, job.ref, spec, size, withheld, b"", stdin, values)
+        core.tell(worker, message, job, part)
+        core.scheduler.sent(worker, spec.module, now)
+
+    def claim(self, job: Job, now: float) -> None:
+        """A new job that a worker has had since before this broker began goes on there."""
+        core = self._core
+        if not core.unclaimed:
+            return
+        worker, ref, recalled = core.unclaimed.take(job.key) or (None, job.ref, False)
+        if worker is None or core.workers.sessions.get(worker.session) is not worker:
+            return
+        self.adopt(job, worker, ref.attempt, now)
+        worker.jobs[job.key] = job
+        job.recalled = job.asked_back = recalled
+        core.recalls += recalled
+        core.scheduler.update(worker)
+        core.send(worker.route, RegisterAgain())  # then it says whether it has finished the job
+
+    def adopt(self, job: Job, worker: Worker, attempt: int, now: float) -> None:
+        """A job that waits is at a worker already, with its latest attempt."""
+        core = self._core
+        if job.state == "limbo":
+            core.unhold(job)
+        else:
+            core.queue.remove(job)
+        job.attempt = attempt
+        job.move("adopt", now)
+        self._take(job, worker, now)
+        core.promises.moved(job)
+
+    def _take(self, job: Job, worker: Worker, now: float) -> None:
+        """A job that has just left the queue belongs to a worker."""
+        core = self._core
+        job.waited += now - job.queued_since
+        job.worker, job.holder, job.ran_on = worker, worker.id, worker.name
+        if job.spec.queue_timeout_ms:
+            core.timers.clear(("queue", job.key))
+
+    def release(self, job: Job) -> None:
+        """The worker of a job does not have it any more."""
+        core = self._core
+        worker = job.worker
+        if worker is None:
+            return
+        job.worker = None
+        self.recall_over(job)
+        if worker.leaving.pop(job.key, None) is None:
+            worker.jobs.pop(job.key, None)
+            if worker.session in core.workers.sessions:
+                core.scheduler.update(worker)
+
+    def recall_over(self, job: Job) -> None:
+        """A recall was answered, or has lost its object."""
+        core = self._core
+        if job.recalled:
+            job.recalled = False
+            core.recalls -= 1
