@@ -170,6 +170,7 @@ class Core:
 
     def requeue(self, job: Job, now: float) -> None:
         """The job goes back to where it came from, and its next attempt has another number."""
+        self.queue.settle(job, now - job.dispatched_at if job.begun else None)
         self.placement.release(job)
         if job.cancelling:
             self.end(job, failed("cancelled"), {}, now)
@@ -195,6 +196,9 @@ class Core:
 
     def end(self, job: Job, result: Result, bodies: dict[str, bytes], now: float) -> None:
         """The job reaches its terminal state: answer those who wait, keep the result for those who come later."""
+        usage = result.usage
+        used = (usage.compile_ms + usage.load_ms + usage.run_ms) / 1000
+        self.queue.settle(job, min(used, now - job.dispatched_at) if used else None)
         self.placement.release(job)
         self.input_bytes -= job.cost
         self.modules.release(job.spec.module, now)

@@ -82,6 +82,7 @@ class DiskSide:
     def _discard(self, job: Job, now: float) -> None:
         """An unfinished job, of which nobody knows, never was."""
         core = self._core
+        core.queue.settle(job, None)
         core.placement.release(job)
         if job.state == "queued":
             core.queue.remove(job)

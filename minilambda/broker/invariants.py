@@ -46,6 +46,8 @@ def _check_counts(core: Core) -> None:
     jobs = core.jobs.values()
     if len(core.queue) != sum(job.state == "queued" for job in jobs):
         raise InvariantError("the queue and the jobs disagree")
+    if core.queue.running != sum(job.charged is not None for job in jobs):
+        raise InvariantError("the queue counts other running jobs than there are")
     if {job.key for job in core.settling.all()} != {job.key for job in jobs if job.state == "limbo"}:
         raise InvariantError("the jobs in limbo and the jobs disagree")
     doubtful = sum(job.doubtful for job in core.settling.all())

@@ -93,6 +93,8 @@ class Job:
     leaving_since: float = 0.0  # when the result was first heard of, seconds
     waiters: dict[bytes, Waiter] = field(default_factory=dict)  # by connection, oldest first
     entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
+    charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
+    dispatched_at: float = 0.0  # when the latest attempt was given to a worker, seconds
     result: Result | None = None  # once ended
     stdout: bytes = b""  # once ended
     stderr: bytes = b""  # once ended

@@ -43,6 +43,7 @@ class Placement:
         core = self._core
         job.move("dispatch", now)
         job.attempt += 1
+        job.dispatched_at = now
         job.begun = job.asked_back = False
         self._take(job, worker, now)
         if job.journaled:
