@@ -71,9 +71,9 @@ class WorkerSettings:
     slots: int = 1  # guests at a time
     default: Limits = Limits(timeout=30.0, memory_bytes=256 * MIB, output_bytes=4 * MIB)
     ceiling: Limits = Limits(timeout=3600.0, memory_bytes=4 * GIB, output_bytes=64 * MIB)
-    compile_timeout: float = 120.0  # wall time of one compilation, seconds
+    compile_timeout: float = 120.0  # wall time of one compilation, at most, seconds; small modules get less
     compile_memory_bytes: int = 4 * GIB  # data segment of the compiler process
-    compilers: int = 1  # compilations at a time
+    compilers: int = 2  # compilations at a time; one is kept for small modules
     grace: float = 10.0  # running jobs get so long to finish when the worker drains, seconds
     kill_after: float = 0.1  # a guest that outlives its deadline by so long is killed, seconds
     look_every: float = 0.1  # how often the output of a running guest is measured, seconds
@@ -110,27 +110,40 @@ _UNITS = {
     "gib": GIB,
 }
 _TIMES = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
+
+MAX_SIZE = 2**48
+"""The largest size that can be asked for, bytes."""
+
+MAX_DURATION = 366 * 24 * 3600.0
+"""The longest time that can be asked for, seconds."""
 
 
 def parse_size(text: str) -> int:
     """Bytes of a text such as ``512k``, ``64M`` or ``1.5GiB`` (binary units). Raises ``BadSetting``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    match = _NUMBER.fullmatch(text.strip().lower())
     if match is None or match[2] not in _UNITS:
         raise BadSetting(f"{text!r} is not a size; write bytes, or a number with K, M or G.")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = float(match[1]) * _UNITS[match[2]]
+    if size > MAX_SIZE:
+        raise BadSetting(f"{text[:40]!r} is more than the {MAX_SIZE // GIB}G that can be asked for.")
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
     """Seconds of a text such as ``5``, ``250ms``, ``2m`` or ``1h``. Raises ``BadSetting``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    match = _NUMBER.fullmatch(text.strip().lower())
     if match is None or match[2] not in _TIMES:
         raise BadSetting(f"{text!r} is not a duration; write seconds, or a number with ms, s, m or h.")
-    return float(match[1]) * _TIMES[match[2]]
+    seconds = float(match[1]) * _TIMES[match[2]]
+    if seconds > MAX_DURATION:
+        raise BadSetting(f"{text[:40]!r} is more than the {MAX_DURATION / 3600:.0f}h that can be asked for.")
+    return seconds
 
 
 def parse_count(text: str, what: str, low: int = 0, high: int = 2**31) -> int:
     """A whole number within bounds. Raises ``BadSetting`` naming ``what``."""
-    if not re.fullmatch(r"[+-]?\d{1,12}", text.strip()) or not low <= int(text) <= high:
+    if not re.fullmatch(r"[+-]?[0-9]{1,12}", text.strip()) or not low <= int(text) <= high:
         raise BadSetting(f"{what} must be a whole number from {low} to {high}, not {text!r}.")
     return int(text)
 
@@ -141,6 +154,8 @@ def endpoint(text: str) -> str:
     Port 0 stands for any free port when binding. Raises ``BadSetting`` with what to write instead.
     """
     address = text.strip()
+    if not address.isprintable():  # nor is what was not UTF-8
+        raise BadSetting(f"{text!r} is not an address: it has characters that can't be printed.")
     scheme, found, rest = address.partition("://")
     if not found:
         scheme, rest = "tcp", address
@@ -153,9 +168,18 @@ def endpoint(text: str) -> str:
         return f"ipc://{rest}"
     if scheme != "tcp":
         raise BadSetting(f"{scheme}:// is not a transport here; write HOST:PORT, tcp://HOST:PORT or ipc://PATH.")
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/]+|\*):(\d{1,5})", rest)
+    match = re.fullmatch(r"(\[[A-Za-z0-9:.%_-]+\]|[A-Za-z0-9._-]+|\*):([0-9]{1,5})", rest)
     if match is None or int(match[2]) > 65535:
+        more = "" if rest.isascii() else " A host with other letters than a to z is written in its ASCII form, xn--…."
         raise BadSetting(
-            f"{text!r} is not an address; write HOST:PORT (IPv6 as [HOST]:PORT), tcp://HOST:PORT or ipc://PATH."
+            f"{text!r} is not an address; write HOST:PORT (IPv6 as [HOST]:PORT), tcp://HOST:PORT or ipc://PATH.{more}"
         )
     return f"tcp://{match[1]}:{match[2]}"
+
+
+def peer_endpoint(text: str) -> str:
+    """The endpoint of an address to connect to: as ``endpoint``, but it has to name one place."""
+    found = endpoint(text)
+    if found.startswith("tcp://*:") or re.fullmatch("tcp://.*:0+", found):
+        raise BadSetting(f"{text!r} is an address to listen on; to connect, write the host and the port of the broker.")
+    return found

@@ -57,6 +57,7 @@ class DiskSide:
         job = worker.jobs.get((message.ref.principal, message.ref.job))
         if job is not None and job.attempt == message.ref.attempt:
             worker.dispatched += 1
+            job.sequence = worker.dispatched
             core.send(send.route, replace(message, sequence=worker.dispatched), send.part)
         else:
             core.scheduler.update(worker)

@@ -94,6 +94,7 @@ class Job:
     waiters: dict[bytes, Waiter] = field(default_factory=dict)  # by connection, oldest first
     entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
+    sequence: int = 0  # number of its dispatch in its worker's session; 0: not sent in this session
     dispatched_at: float = 0.0  # when the latest attempt was given to a worker, seconds
     result: Result | None = None  # once ended
     stdout: bytes = b""  # once ended

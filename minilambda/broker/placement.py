@@ -55,6 +55,7 @@ class Placement:
             worker.pending += 1
         else:
             number = worker.dispatched = worker.dispatched + 1
+        job.sequence = number
         spec, inline = job.spec, core.settings.inline_bytes
         size = core.modules.size(spec.module)
         part = None
@@ -92,7 +93,7 @@ class Placement:
             core.unhold(job)
         else:
             core.queue.remove(job)
-        job.attempt = attempt
+        job.attempt, job.sequence = attempt, 0
         job.move("adopt", now)
         self._take(job, worker, now)
         core.promises.moved(job)

@@ -1,8 +1,8 @@
 """The fair queue of jobs that wait for a worker.
 
 Who has used the least slot time goes next: among principals, then among the groups of one; within a group the higher
-priority goes first, then age. A dispatched job is charged what its group's jobs have used on average, and what it really
-used once that is known, so a few long jobs count as much as many short ones. Who was away does not save up: it begins
+priority goes first, then age. A dispatched job is charged what its group's jobs have used on average, and once that is
+known what it really used, so a few long jobs count as much as many short ones. Who was away does not save up: it begins
 level with the one that goes next. Each operation is O(log n), whatever else is queued.
 """
 

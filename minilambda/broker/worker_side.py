@@ -119,7 +119,7 @@ class WorkerSide:
                 core.placement.adopt(job, worker, ref.attempt, now)
             else:
                 core.placement.release(job)
-                job.worker = worker
+                job.worker, job.sequence = worker, 0
             job.leaving_since = now
             into[key] = job
             if job.cancelling and held:
@@ -198,9 +198,10 @@ class WorkerSide:
 
     def _missing(self, old: Worker, now: float) -> None:
         """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
-        that is lost where two registrations crossed. The others are as good as lost with their worker."""
+        that is lost where two registrations crossed. One whose dispatch it had not told of never got there, and will
+        not be taken from the session that is over. The others are as good as lost with their worker."""
         for job in [*reversed(old.jobs.values()), *reversed(old.leaving.values())]:
-            if job.asked_back and job.key in old.jobs:
+            if job.key in old.jobs and (job.asked_back or job.sequence > old.seen):
                 job.holder = ""
                 self._core.requeue(job, now)
             else:

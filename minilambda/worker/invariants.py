@@ -74,7 +74,7 @@ def _check_modules(execution: Execution) -> None:
     states = {digest: module.state for digest, module in modules.by_digest.items()}
     if sorted(modules.queue) != sorted(digest for digest, state in states.items() if state == "queued"):
         raise InvariantError("The queue for the compiler and the modules disagree.")
-    if modules.compiling != {digest for digest, state in states.items() if state in ("compiling", "aborting")}:
+    if modules.compiling.keys() != {digest for digest, state in states.items() if state in ("compiling", "aborting")}:
         raise InvariantError("The compilers and the modules disagree.")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minilambda.messages import JobRef
-from minilambda.settings import WorkerSettings
+from minilambda.settings import MIB, WorkerSettings
 from minilambda.transfers import Puller
 from minilambda.worker.actions import (
     Action,
@@ -30,6 +30,12 @@ from minilambda.worker.jobs import Job
 
 LOCK_RETRY = 0.05
 """How often a worker looks for an artifact that another one compiles, seconds."""
+
+SMALL = MIB
+"""A module up to this size finds a compiler free, however many larger ones are being compiled; bytes."""
+
+COMPILE_BASE, COMPILE_PER_MIB = 10.0, 10.0
+"""What a compilation may take, and more for each MiB of wasm, seconds: several times what honest modules need."""
 
 KEPT = 64
 """Artifacts that a worker keeps open when no job needs them."""
@@ -72,7 +78,7 @@ class Modules:
         self._emit = emit
         self.by_digest: OrderedDict[str, Module] = OrderedDict()  # least recently used first
         self.queue: deque[str] = deque()  # digests that wait for a compiler
-        self.compiling: set[str] = set()  # digests with a compiler process, aborted ones too
+        self.compiling: dict[str, bool] = {}  # digests with a compiler process, aborted ones too: is it a large module?
 
     def has(self, job: Job) -> bool:
         """The job's artifact is in hand."""
@@ -185,17 +191,31 @@ class Modules:
     # --- compiling ---
 
     def _compile_next(self, now: float) -> None:
-        while self.queue and len(self.compiling) < self._settings.compilers:
-            module = self.by_digest[self.queue.popleft()]
-            self.compiling.add(module.digest)
+        while (module := self._next_to_compile()) is not None:
+            self.queue.remove(module.digest)
+            self.compiling[module.digest] = module.size > SMALL
             self._enter(module, "compiling", now)
             module.timed_out = False
-            timeout_ms = int(self._settings.compile_timeout * 1000)
+            timeout_ms = int(self._limit(module) * 1000)
             self._emit(Compile(CompileOrder(module.digest, timeout_ms, self._settings.compile_memory_bytes)))
+
+    def _next_to_compile(self) -> Module | None:
+        """The oldest that may have a compiler now. Large modules can't take the last one: they may be bombs."""
+        free = self._settings.compilers - len(self.compiling)
+        room = free > 0 and sum(self.compiling.values()) < max(1, self._settings.compilers - 1)
+        for digest in self.queue if free > 0 else ():
+            module = self.by_digest[digest]
+            if room or module.size <= SMALL:
+                return module
+        return None
+
+    def _limit(self, module: Module) -> float:
+        """How long compiling the module may take, seconds: a small one that takes minutes is a bomb."""
+        return min(self._settings.compile_timeout, COMPILE_BASE + COMPILE_PER_MIB * module.size / MIB)
 
     def compiled(self, event: CompileFinished, now: float) -> Settled:
         """A compiler ended, well or not, or killed."""
-        self.compiling.discard(event.digest)
+        self.compiling.pop(event.digest, None)
         self._emit(DropWasm(event.digest))
         self._compile_next(now)
         module = self.by_digest.get(event.digest)
@@ -220,8 +240,8 @@ class Modules:
         return NOTHING
 
     def _limit_sentence(self, module: Module) -> str:
-        limit = self._settings.compile_timeout
-        return f"Compiling the module took longer than {limit:g} s." if module.timed_out else ""
+        limit = self._limit(module)
+        return f"Compiling the module took longer than {limit:.3g} s." if module.timed_out else ""
 
     def spoiled(self, job: Job, now: float) -> list[Job]:
         """The artifact that the job was given can't be loaded: it is thrown away, here and on disk, and made again.
@@ -242,7 +262,7 @@ class Modules:
     def tick(self, now: float) -> None:
         for digest in list(self.compiling):
             module = self.by_digest.get(digest)
-            late = module is not None and now >= module.since + self._settings.compile_timeout
+            late = module is not None and now >= module.since + self._limit(module)
             if module is not None and late and module.state == "compiling" and not module.timed_out:
                 module.timed_out = True
                 self._emit(KillCompiler(digest))
@@ -253,7 +273,7 @@ class Modules:
 
     def next_deadline(self) -> float | None:
         times = [
-            module.since + (LOCK_RETRY if module.state == "locked" else self._settings.compile_timeout)
+            module.since + (LOCK_RETRY if module.state == "locked" else self._limit(module))
             for module in self.by_digest.values()
             if module.state == "locked" or (module.state == "compiling" and not module.timed_out)
         ]

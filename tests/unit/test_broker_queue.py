@@ -127,7 +127,7 @@ def test_what_is_remembered_of_groups_that_are_gone_is_bounded() -> None:
 
 
 class Naive:
-    """Priority and age within a group, and what came back before all else; who goes next among groups is not its matter."""
+    """Priority and age within a group, and what came back before all else. Whose turn it is, is not its matter."""
 
     def __init__(self) -> None:
         self.back: list[Job] = []

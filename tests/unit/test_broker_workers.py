@@ -206,11 +206,22 @@ def test_a_job_whose_result_the_worker_keeps_ends_with_it_after_a_new_registrati
     assert world.only("c", JobResult).result.exit_code == 3
 
 
+def test_a_job_whose_dispatch_never_arrived_is_not_lost() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j", retries=0)
+    agent.look()
+    agent.register()
+    assert agent.ref("j").attempt == 2
+    assert world.core.jobs["local", "j"].losses == 0
+
+
 def test_a_job_that_the_worker_no_longer_lists_is_lost() -> None:
     world = World()
     agent = world.worker("w")
     world.run("j")
     agent.look()
+    agent.report()
     agent.register()
     assert agent.ref("j").attempt == 2
     assert world.core.jobs["local", "j"].losses == 1
@@ -252,6 +263,7 @@ def test_a_worker_can_not_claim_the_job_of_another_nor_another_attempt(attempt: 
     world = World()
     agent, liar = world.worker("w"), world.worker("liar")
     world.run("j")
+    agent.report()
     ref = JobRef("local", "j", attempt)
     claimant = liar if attempt == 1 else agent
     stopped = [message.ref for message in claimant.register(held=(ref,)) if type(message) is Stop]

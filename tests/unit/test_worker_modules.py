@@ -6,6 +6,7 @@ import pytest
 
 from minilambda import messages as m
 from minilambda.fields import MAX_FRAME
+from minilambda.settings import MIB
 from minilambda.worker import actions as a
 from minilambda.worker.modules import LOCK_RETRY
 from tests.unit.worker_driver import Driver, digest_of, outcome, ref, registered, wasm_of
@@ -121,6 +122,23 @@ def test_a_compilation_that_ends_as_it_is_killed_counts() -> None:
     driver.one(a.StartRun)
 
 
+def test_large_modules_leave_a_compiler_to_small_ones() -> None:
+    driver = wanting(wasm_of("a", 2 * MIB), compilers=2)
+    driver.dispatch(ref("b"), wasm_of("b", 2 * MIB))
+    driver.dispatch(ref("c"), wasm_of("c"))
+    assert [action.order.digest for action in driver.take(a.Compile)] == [
+        digest_of(wasm_of("a", 2 * MIB)),
+        digest_of(wasm_of("c")),
+    ]
+
+
+def test_a_small_module_may_not_take_as_long_as_a_large_one() -> None:
+    driver = wanting(wasm_of("a"), compile_timeout=120.0)
+    assert 10_000 <= driver.one(a.Compile).order.timeout_ms < 11_000
+    driver.advance(11.0)
+    driver.one(a.KillCompiler)
+
+
 def test_no_more_compilers_run_at_a_time_than_the_settings_allow() -> None:
     driver = wanting(wasm_of("a"), compilers=2)
     driver.dispatch(ref("b"), wasm_of("b"))
@@ -131,7 +149,7 @@ def test_no_more_compilers_run_at_a_time_than_the_settings_allow() -> None:
 
 
 def test_the_limit_of_a_compilation_does_not_run_while_it_waits_for_a_compiler() -> None:
-    driver = wanting(wasm_of("a"), compile_timeout=3.0)
+    driver = wanting(wasm_of("a"), compile_timeout=3.0, compilers=1)
     driver.advance(2.0)
     driver.dispatch(ref("b"), wasm_of("b"))
     driver.advance(0.9)
