@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test guests test-guests check format bench sim clean
+.PHONY: help venv demo test guests test-guests check format bench sim chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: $(VENV)/.stamp-bench ## the cold-start benchmark; ARGS="..." for its opti
 
 sim: venv ## the simulated clusters alone
 	$(PY) -m pytest tests/sim $(ARGS)
+
+chaos: venv ## kill, freeze and part real processes under load; SECONDS=60 SEED=n, ARGS="..." for its options
+	$(PY) -m tests.chaos $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .guests build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
