@@ -190,7 +190,10 @@ class Agent:
         self, held: tuple[JobRef, ...] = (), finished: tuple[JobRef, ...] = (), peer: str = ""
     ) -> list[Message]:
         self.peer = peer or self.peer
-        message = Register(self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished)
+        past = {"ended": self.session, "seen": self.seen}
+        message = Register(
+            self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished, **past
+        )
         answers = self.world.give(self.peer, message)
         if not answers:  # the disk must know the worker first
             self.world.sync()

@@ -48,6 +48,9 @@ KEEP_INPUT = frozenset({"poisoned", "worker_lost"})
 JOB_OVERHEAD = 2048
 """Counted for each job beside its texts and input, bytes."""
 
+UNSENT = -1
+"""The sequence number of a dispatch that waits for the disk."""
+
 STORY_LENGTH = 32
 """Events of its life that a job remembers, at most."""
 
@@ -94,7 +97,7 @@ class Job:
     waiters: dict[bytes, Waiter] = field(default_factory=dict)  # by connection, oldest first
     entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
-    sequence: int = 0  # number of its dispatch in its worker's session; 0: not sent in this session
+    sequence: int = 0  # of its dispatch in its worker's session; 0: the worker had it before; UNSENT
     dispatched_at: float = 0.0  # when the latest attempt was given to a worker, seconds
     result: Result | None = None  # once ended
     stdout: bytes = b""  # once ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minilambda.broker.events import ModuleSlice
-from minilambda.broker.jobs import Job
+from minilambda.broker.jobs import UNSENT, Job
 from minilambda.broker.registry import Worker
 from minilambda.messages import Dispatch, Recall, RegisterAgain
 
@@ -55,7 +55,7 @@ class Placement:
             worker.pending += 1
         else:
             number = worker.dispatched = worker.dispatched + 1
-        job.sequence = number
+        job.sequence = number or UNSENT
         spec, inline = job.spec, core.settings.inline_bytes
         size = core.modules.size(spec.module)
         part = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minilambda.broker.arrivals import STALL
 from minilambda.broker.body_side import BodySide
 from minilambda.broker.events import Route
-from minilambda.broker.jobs import Job
+from minilambda.broker.jobs import UNSENT, Job
 from minilambda.broker.registry import Worker
 from minilambda.messages import (
     Acknowledge,
@@ -91,7 +91,7 @@ class WorkerSide:
         worker.dispatched_at = now
         core.scheduler.watch(worker)
         if old is not None:
-            self._missing(old, now)
+            self._missing(old, message, now)
         core.recovery.back(worker, now)
 
     def _reconcile(self, worker: Worker, refs: tuple[JobRef, ...], into: dict[Any, Job], now: float) -> None:
@@ -196,21 +196,24 @@ class WorkerSide:
         core.recovery.gone(worker)
         self._lose_all(worker, now)
 
-    def _missing(self, old: Worker, now: float) -> None:
+    def _missing(self, old: Worker, message: Register, now: float) -> None:
         """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
-        that is lost where two registrations crossed. One whose dispatch it had not told of never got there, and will
-        not be taken from the session that is over. The others are as good as lost with their worker."""
-        for job in [*reversed(old.jobs.values()), *reversed(old.leaving.values())]:
-            if job.key in old.jobs and (job.asked_back or job.sequence > old.seen):
+        that is lost where two registrations crossed. One whose dispatch had not arrived when the worker left the session
+        will not be taken any more. The others are as good as lost with their worker."""
+        seen = message.seen if message.ended == old.session else old.dispatched
+        for job in _youngest_first(old):
+            if job.key in old.jobs and (job.asked_back or job.sequence > seen or job.sequence == UNSENT):
                 job.holder = ""
                 self._core.requeue(job, now)
             else:
                 self._core.lose(job, now)
 
     def _lose_all(self, worker: Worker, now: float) -> None:
-        # The youngest first: each goes to the head of its queue, so the oldest ends up there.
-        for job in [*reversed(worker.jobs.values()), *reversed(worker.leaving.values())]:
-            self._core.lose(job, now)
+        for job in _youngest_first(worker):
+            if job.sequence == UNSENT and job.key in worker.jobs:
+                self._core.requeue(job, now)
+            else:
+                self._core.lose(job, now)
 
     def unreachable(self, route: Route, message: Message, now: float) -> None:
         """A message could not be sent. A worker may come back under another route with its jobs: it keeps them
@@ -287,3 +290,8 @@ class WorkerSide:
             core.requeue(job, now)
             return
         self._hear(worker, message)
+
+
+def _youngest_first(worker: Worker) -> list[Job]:
+    """Each goes to the head of its queue, so the oldest ends up there."""
+    return [*reversed(worker.jobs.values()), *reversed(worker.leaving.values())]

@@ -23,6 +23,8 @@ class Register(Message):
     host: Label = ""
     pid: Count = 0
     draining: Flag = False
+    ended: Count = 0  # the worker's last session, of which it takes nothing more; 0: none
+    seen: Count = 0  # sequence number of the last dispatch that arrived in it
     held: Refs = ()  # jobs that it has and has not finished
     finished: Refs = ()  # jobs whose results it still keeps
 

@@ -14,6 +14,7 @@ from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.limits import DATA_SLACK, RESULT_SLACK, KernelLimits
 from minilambda.worker.outcome import Ending, from_error, from_failure
 from minilambda.worker.prepared import Cell, ComponentGuest, CoreGuest, Linkers, Run
+from minilambda.worker.sentences import past_deadline, past_output
 from minilambda.worker.toolchain import BadArtifact
 
 __all__ = ["BadArtifact", "GuestHost"]
@@ -153,10 +154,9 @@ class GuestHost:
     def _judged(self, ending: Ending, order: RunOrder, memory: int, written: int) -> Ending:
         """The ending in the light of the limits that were passed."""
         if written > order.output_bytes:
-            return Ending(OutputLimit.code, f"The guest wrote over the output limit of {order.output_bytes} bytes.")
+            return Ending(OutputLimit.code, past_output(order.output_bytes))
         if ending.interrupted and self._timer.rang:
-            message = f"The guest was stopped at its deadline of {order.timeout_ms} ms."
-            return Ending(DeadlineExceeded.code, message, backtrace=ending.backtrace)
+            return Ending(DeadlineExceeded.code, past_deadline(order.timeout_ms / 1e3), backtrace=ending.backtrace)
         if ending.code == Trap.code and memory + max(_NEAR, order.memory_bytes // 10) >= order.memory_bytes:
             limit = f" Its memory was near the limit of {order.memory_bytes} bytes."
             return dataclasses.replace(ending, message=ending.message + limit)

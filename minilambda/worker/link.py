@@ -34,6 +34,7 @@ class Link:
     register_at: float | None = None  # when the next registration is to be sent, seconds; None before ``begin``
     begun: bool = False  # there is something to offer
     tries: int = 0  # registrations sent without an answer
+    ended: tuple[int, int] = (0, 0)  # the last session that is over, and ``seen`` at its end
     held: tuple[JobRef, ...] = ()  # the unfinished jobs that the last registration named
     open_at: float | None = None  # when the jobs that outlived the last session may start, seconds
 
@@ -51,6 +52,8 @@ class Link:
 
     def lost(self, now: float, soon: bool) -> None:
         """The broker is silent, or asks to register again (``soon``: then only a jitter is waited)."""
+        if self.session:
+            self.ended = (self.session, self.seen)
         self.session, self.report_at, self.open_at = 0, None, None
         self.register_at = now + (0.05 * self.jitter() if soon else self._pause())
 

@@ -11,6 +11,7 @@ from minilambda.fields import MAX_FRAME
 from minilambda.messages import Done, ErrorInfo, JobRef, Result, Usage, body_handle
 from minilambda.worker.events import Outcome, RunnerDied
 from minilambda.worker.jobs import InvariantError, Job
+from minilambda.worker.sentences import past_deadline, past_output
 
 INLINE = 4 * MAX_FRAME
 """Bodies up to this size together ride along with the result, bytes; larger ones are fetched by the broker."""
@@ -66,9 +67,9 @@ def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
     """A job whose runner is gone: killed for a reason of ours, or by its guest."""
     limits = job.limits
     code, message = {
-        "deadline": ("deadline_exceeded", f"The guest was stopped at its deadline of {limits.timeout:g} s."),
+        "deadline": ("deadline_exceeded", past_deadline(limits.timeout)),
         "cancelled": ("cancelled", ""),
-        "output": ("output_limit", f"The guest wrote more than the {limits.output_bytes} bytes that the job allows."),
+        "output": ("output_limit", past_output(limits.output_bytes)),
     }.get(job.ending, ("runner_crashed", f"The process that ran the guest died: {event.how.rstrip('.')}."))
     finished = ended(job, code, message, now)
     finished.stdout = event.stdout[: limits.output_bytes]

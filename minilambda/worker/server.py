@@ -43,6 +43,9 @@ COMPILER = "cranelift"
 BATCH = 64
 """Messages taken from the socket before the time is looked at again."""
 
+UNANSWERED = 3
+"""Registrations in a row without an answer after which people are told."""
+
 OUTBOX = 4096
 """Messages that wait for a broker that does not take them, at most; then the connection is made anew."""
 
@@ -60,11 +63,14 @@ class Worker:
         name: str,
         cache_dir: Path,
         on_registered: Callable[[], None] | None = None,
+        on_unanswered: Callable[[], None] | None = None,
     ) -> None:
         identity = Identity(uuid.uuid4().hex, name, __version__, socket.gethostname()[:128], os.getpid())
         self._core = Core(settings, identity, random.random)
         self._endpoint = endpoint
         self._on_registered = on_registered
+        self._on_unanswered = on_unanswered
+        self._told = False  # that no broker answers, since the last registration
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._outbox: list[list[bytes]] = []  # could not be sent yet
@@ -137,6 +143,14 @@ class Worker:
                     self._process_event(event)
         self._carry_out(self._core.tick(time.monotonic()))
         self._flush()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say once for each time without a broker that none answers."""
+        unanswered = not self._core.link.session and self._core.link.tries >= UNANSWERED
+        if unanswered and not self._told and self._on_unanswered:
+            self._on_unanswered()
+        self._told = unanswered
 
     def _patience(self) -> int | None:
         """How long to poll, milliseconds."""
@@ -285,14 +299,16 @@ def run_worker(
     name: str,
     cache_dir: Path,
     on_registered: Callable[[str], None] | None = None,
+    on_unanswered: Callable[[], None] | None = None,
 ) -> int:
     """Runs a worker in this process until SIGTERM or SIGINT drains it; a second signal ends it at once.
 
-    ``on_registered`` is called with the worker's name each time the broker has taken it in. Returns the exit code.
-    Raises ``MinilambdaError`` when the platform or the cache directory can't serve.
+    ``on_registered`` is called with the worker's name each time the broker has taken it in, ``on_unanswered`` when
+    none has answered for some seconds. Returns the exit code. Raises ``MinilambdaError`` when the platform or the cache
+    directory can't serve.
     """
     tell = (lambda: on_registered(name)) if on_registered else None
-    worker = Worker(settings, endpoint, name, cache_dir, tell)
+    worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.request_drain())
     if sys.platform == "linux":

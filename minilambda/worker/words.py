@@ -59,6 +59,8 @@ class Words:
             host=who.host,
             pid=who.pid,
             draining=draining,
+            ended=self._link.ended[0],
+            seen=self._link.ended[1],
             held=tuple(self._execution.jobs)[:LISTED],
             finished=tuple(self._finished)[:LISTED],
         )

@@ -8,6 +8,8 @@ from minilambda.settings import BrokerSettings, Limits, WorkerSettings
 from tests.sim.nodes import Behaviour, BrokerNode, ClientNode, Ledger, WorkerNode
 from tests.sim.world import Connection, World
 
+BOTH_WAYS = frozenset({True, False})
+
 LIMITS = Limits(timeout=8.0, memory_bytes=2**20, output_bytes=2**20)
 
 
@@ -126,7 +128,7 @@ class Cluster:
             connection = worker.connection
             worker.crash()
             if silent:
-                connection.alive, connection.silent = True, True
+                connection.alive, connection.silent = True, BOTH_WAYS
 
     def _cut(self) -> None:
         node = self.world.random.choice([*self.clients, *(w for w in self.workers if w.alive)])
@@ -137,7 +139,7 @@ class Cluster:
         worker = self._some_worker()
         if worker is not None:
             self.world.tell(f"{worker.name} falls silent")
-            worker.connection.silent = True
+            worker.connection.silent = self.world.random.choice((BOTH_WAYS, frozenset({True}), frozenset({False})))
             # The packets are gone for good: when the network heals, it is on another connection.
             self.world.after(self.world.random.uniform(0.5, 9.0), lambda c=worker.connection: self._heal(worker, c))
 

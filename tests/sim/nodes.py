@@ -350,6 +350,8 @@ class ClientNode:
             body = self.wasm if wasm else b""
             message = dataclasses.replace(run, request=number, wasm=body, again=self._silent.get(job, False))
         sent = self.broker.alive and self.connection.send(True, wire.encode(message))
+        if sent and self.world.random.random() < 0.05:
+            self.connection.send(True, wire.encode(message))  # a duplicate
         if not sent:
             self.connection = self._connect()
         self._expect(job, number, sent)

@@ -60,7 +60,7 @@ class Connection:
     to_peer: Callable[[Connection, list[bytes]], None]
     routing_id: bytes
     alive: bool = True  # the broker can send to it
-    silent: bool = False  # packets vanish, and nobody is told
+    silent: frozenset[bool] = frozenset()  # directions in which packets vanish, and nobody is told
     slow: float = 0.0  # added to each delay, seconds
     _free: dict[bool, float] = field(default_factory=dict)  # per direction: when the last message arrives, seconds
 
@@ -75,7 +75,7 @@ class Connection:
         return True
 
     def _arrive(self, up: bool, frames: list[bytes]) -> None:
-        if self.alive and not self.silent:
+        if self.alive and up not in self.silent:
             (self.to_broker if up else self.to_peer)(self, frames)
 
     def cut(self) -> None:

@@ -210,10 +210,18 @@ def test_a_job_whose_dispatch_never_arrived_is_not_lost() -> None:
     world = World()
     agent = world.worker("w")
     world.run("j", retries=0)
-    agent.look()
     agent.register()
     assert agent.ref("j").attempt == 2
     assert world.core.jobs["local", "j"].losses == 0
+
+
+def test_a_registration_that_crossed_another_says_nothing_of_the_session_between() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j", retries=0)
+    agent.session = 0  # it was sent before the present session was known
+    agent.register()
+    assert world.only("c", JobResult).result.error.code == "worker_lost"
 
 
 def test_a_job_that_the_worker_no_longer_lists_is_lost() -> None:
@@ -221,7 +229,6 @@ def test_a_job_that_the_worker_no_longer_lists_is_lost() -> None:
     agent = world.worker("w")
     world.run("j")
     agent.look()
-    agent.report()
     agent.register()
     assert agent.ref("j").attempt == 2
     assert world.core.jobs["local", "j"].losses == 1
