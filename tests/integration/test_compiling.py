@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -142,11 +143,13 @@ def test_forty_compilations_leave_no_descriptor_behind(agent: Agent) -> None:
     os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
     agent.spawn(0)
     agent.settle(2)  # a runner, and the compiler that rests
+    gc.collect()  # what earlier tests left is not this one's
     before = len(os.listdir("/proc/self/fd"))
     # when
     for _ in range(20):
         os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
         agent.compile(b"invalid")
     agent.settle(2)
+    gc.collect()
     # then
     assert len(os.listdir("/proc/self/fd")) == before

@@ -206,8 +206,9 @@ def test_one_job_does_not_wait_behind_the_many_of_another(trio: Cluster, client:
     before = done_jobs(client)
     # when
     client.run(slow_cat(30), group="one")
-    # then six slots, and two more jobs that each worker may hold, are ahead of it at most twice
-    assert done_jobs(client) - before <= 2 * (6 + 6)
+    # then it waits for the six slots and the two more jobs that each worker may hold, and not for the rest; the count
+    # is taken a little later than the job ended, so it is allowed some more
+    assert done_jobs(client) - before <= 5 * (6 + 6)
     assert not many[-1].status().done
     for job in many:
         job.result(30)
