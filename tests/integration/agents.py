@@ -139,9 +139,13 @@ class Agent:
             assert time.monotonic() < deadline, "the guest wrote too little"
 
     def settle(self, children: int) -> None:
-        """Wait until there are so many processes, all forked, the template not counted."""
+        """Wait until there are so many processes, all forked and known, the template not counted."""
         deadline = time.monotonic() + MAX_WAIT_S
-        while not len(self.pids()) == len(self.processes._children) + 1 == children + 1:
+        known = self.processes._children
+        while not (
+            len(self.pids()) == len(known) + 1 == children + 1
+            and all(child.pid is not None for child in known.values())
+        ):
             assert time.monotonic() < deadline, "too many processes, or too few"
             self.poll(1)
 
