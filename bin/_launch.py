@@ -5,10 +5,16 @@ environment where there is one, and says how to make it where there is none. Thi
 Python 3, so that an old one gets the sentence and not a syntax error.
 """
 
-import importlib
 import os
-import sys
-from pathlib import Path
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and is not ignored
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while all is imported: no traceback
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # blocked by ``_hand_over``
+
+import importlib  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -34,6 +40,7 @@ def _hand_over(reason: str) -> None:
     """Start again with the clone's environment; without one, say what to do and exit with 125."""
     in_venv = Path(sys.prefix).resolve() == VENV_PYTHON.parent.parent.resolve()
     if VENV_PYTHON.exists() and not in_venv:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until that Python has got here
         os.execv(str(VENV_PYTHON), [str(VENV_PYTHON), *sys.argv])
     name = Path(sys.argv[0]).name
     print("%s: %s. Run `make venv` in %s first." % (name, reason, ROOT), file=sys.stderr)  # noqa: UP031

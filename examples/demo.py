@@ -88,8 +88,8 @@ def main() -> int:
         return 1
     console.print(
         f"Broker and workers have ended and their directory is gone. {time.monotonic() - begun:.1f} s in all.\n"
-        "Next: [bold].venv/bin/minilambda up[/] here, and in another terminal\n"
-        "      [bold].venv/bin/minilambda-client examples/hello.wasm[/]"
+        "Next: [bold]bin/minilambda up[/] here, and in another terminal\n"
+        "      [bold]bin/minilambda-client examples/hello.wasm[/]"
     )
     return 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from minilambda.messages import Result
+    from minilambda.client.results import RunResult
 
 
 class MinilambdaError(Exception):
@@ -34,9 +34,9 @@ class JobError(MinilambdaError):
     code = "job_failed"
     sentence = "The job failed."
 
-    def __init__(self, message: str = "", result: Result | None = None) -> None:
+    def __init__(self, message: str = "", result: RunResult | None = None) -> None:
         super().__init__(message)
-        self.result: Result | None = result
+        self.result: RunResult | None = result
 
 
 class DeadlineExceeded(JobError):
@@ -211,7 +211,7 @@ def sentence_for(code: str) -> str:
 
 
 def error_for(
-    code: str, message: str = "", *, result: Result | None = None, retry_after: float | None = None
+    code: str, message: str = "", *, result: RunResult | None = None, retry_after: float | None = None
 ) -> MinilambdaError:
     """The exception for a wire code. An unknown code becomes the root class of its kind, its code in the text."""
     cls = BY_CODE.get(code)

@@ -39,7 +39,7 @@ from minilambda.broker.unclaimed import Unclaimed
 from minilambda.broker.views import failed, final_result, result_reply, status_reply
 from minilambda.broker.worker_side import WorkerSide
 from minilambda.errors import Busy, MinilambdaError, RequestError, StorageFailed
-from minilambda.messages import Acknowledge, Message, Refused, Reply, Request, Result
+from minilambda.messages import Message, Refused, Reply, Request, Result
 from minilambda.settings import BrokerSettings
 from minilambda.wire import Malformed
 
@@ -112,6 +112,8 @@ class Core:
                 self._client_side.wait_over(rest[0], rest[1], now)
             elif kind == "settle":
                 self.recovery.settle(now)
+            elif kind == "settled":
+                self.placement.acknowledge(self.workers.sessions[rest[0]])
             elif kind == "doubt":
                 self.recovery.doubt(self.jobs[rest[0]], now)
             else:
@@ -232,7 +234,7 @@ class Core:
         """The worker has finished the job and may forget it."""
         worker.done += 1
         self.end(job, result, bodies, now)
-        self.tell(worker, Acknowledge(worker.session, job.ref), job)
+        self.placement.settle(worker, job, now)
 
     # --- answers ---------------------------------------------------------------------------------
 

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 from minilambda.broker.events import ModuleSlice
 from minilambda.broker.jobs import UNSENT, Job
 from minilambda.broker.registry import Worker
-from minilambda.messages import Dispatch, Recall, RegisterAgain
+from minilambda.fields import MAX_FRAME
+from minilambda.messages import Acknowledge, Dispatch, JobRef, Recall, RegisterAgain
 
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
+
+SETTLE_AFTER = 0.05
+"""A worker is told that a result is safe after so long, where no dispatch has told it before, seconds."""
+
+MAX_SETTLED = 64
+"""Results that one dispatch tells of, at most."""
 
 
 class Placement:
@@ -67,9 +74,36 @@ class Placement:
             withheld["stdin"], stdin = len(stdin), b""
         if len(values) > inline:
             withheld["values"], values = len(values), b""
-        message = Dispatch(worker.session, number, job.ref, spec, size, withheld, b"", stdin, values)
+        # A dispatch that waits may never go, so it takes nothing along.
+        settled = self.take_settled(worker) if number else ()
+        message = Dispatch(worker.session, number, job.ref, spec, size, withheld, settled, b"", stdin, values)
         core.tell(worker, message, job, part)
         core.scheduler.sent(worker, spec.module, now)
+
+    def settle(self, worker: Worker, job: Job, now: float) -> None:
+        """The worker may forget a result: it is told with the next dispatch, or soon."""
+        core = self._core
+        prompt = worker.draining or job.saved > core.promises.written or len(worker.settled) >= MAX_SETTLED
+        if prompt or len(job.stdout) + len(job.stderr) + len(job.value) > MAX_FRAME:
+            core.tell(worker, Acknowledge(worker.session, job.ref), job)
+            return
+        if not worker.settled:
+            core.timers.set(("settled", worker.session), now + SETTLE_AFTER)
+        worker.settled.append(job.ref)
+
+    def take_settled(self, worker: Worker) -> tuple[JobRef, ...]:
+        """The results that the worker may forget; it will be told."""
+        if not worker.settled:
+            return ()
+        self._core.timers.clear(("settled", worker.session))
+        settled = tuple(worker.settled)
+        worker.settled.clear()
+        return settled
+
+    def acknowledge(self, worker: Worker) -> None:
+        """No dispatch has come by that could have told the worker."""
+        for ref in self.take_settled(worker):
+            self._core.tell(worker, Acknowledge(worker.session, ref))
 
     def claim(self, job: Job, now: float) -> None:
         """A new job that a worker has had since before this broker began goes on there."""

@@ -11,6 +11,7 @@ from minilambda.transfers import Puller
 if TYPE_CHECKING:
     from minilambda.broker.arrivals import Arrival
     from minilambda.broker.jobs import Job, JobKey
+    from minilambda.messages import JobRef
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,7 @@ class Worker:
     jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
     leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
     arrivals: dict[str, Arrival] = field(default_factory=dict)  # results on their way, by handle of each missing body
+    settled: list[JobRef] = field(default_factory=list)  # results that are safe, of which it has not been told
     warm: dict[str, None] = field(default_factory=dict)  # digests of modules that it got, oldest first
     load: int = 0  # jobs that it has or is about to get; the scheduler's own
     takes: bool = False  # counted as taking jobs; the scheduler's own

@@ -64,6 +64,7 @@ class WorkerSide:
             core.workers.remove(old)
             core.scheduler.remove(old)
             core.timers.clear(("alive", old.session))
+            core.placement.take_settled(old)
         worker = Worker(
             message.worker,
             core.workers.new_session(),
@@ -151,6 +152,8 @@ class WorkerSide:
         if worker is None:
             return
         worker.draining = message.draining
+        if message.draining:
+            self._core.placement.acknowledge(worker)
         for ref in message.running:
             job = worker.jobs.get((ref.principal, ref.job))
             if job is not None and job.attempt == ref.attempt and job.state == "assigned":
@@ -193,13 +196,14 @@ class WorkerSide:
         core.workers.remove(worker)
         core.scheduler.remove(worker)
         core.timers.clear(("alive", worker.session))
+        core.placement.take_settled(worker)
         core.recovery.gone(worker)
         self._lose_all(worker, now)
 
     def _missing(self, old: Worker, message: Register, now: float) -> None:
         """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
-        that is lost where two registrations crossed. One whose dispatch had not arrived when the worker left the session
-        will not be taken any more. The others are as good as lost with their worker."""
+        that is lost where two registrations crossed. One whose dispatch had not arrived when the worker left the
+        session is not taken any more. The others are as good as lost with their worker."""
         seen = message.seen if message.ended == old.session else old.dispatched
         for job in _youngest_first(old):
             if job.key in old.jobs and (job.asked_back or job.sequence > seen or job.sequence == UNSENT):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minilambda.cli import options
+from minilambda.cli import options, streams
 from minilambda.cli.serving import serve
 from minilambda.settings import DEFAULT_ADDRESS, BrokerSettings
 
@@ -89,11 +89,11 @@ def state_dir(found: options.Options) -> Path | None:
         return None
     import platformdirs  # noqa: PLC0415 - not needed where the directory is given
 
-    return Path(found.text("--state-dir", str(platformdirs.user_state_path("minilambda", appauthor=False) / "broker")))
+    return Path(found.path("--state-dir", str(platformdirs.user_state_path("minilambda", appauthor=False) / "broker")))
 
 
 def _say_bound(endpoint: str) -> None:
-    print(f"{PROGRAM} listening on {endpoint}", flush=True)
+    streams.say(f"{PROGRAM} listening on {endpoint}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from minilambda.cli import exits, options
 
@@ -54,15 +55,17 @@ Options for jobs:
 run-again runs an ended job once more, as another job, and prints its id; its input must still be there,
 as it is for a while where the job failed with its workers (poisoned, worker_lost).
 
+A time, memory or output limit above the worker's ceiling is cut to the ceiling.
 Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
 Every option can be set by a variable: --server by MINILAMBDA_SERVER, and so on (--env: one K=V a line).
 
-Exit codes: the guest's own, or
+Exit codes: the low 8 bits of the guest's own (255 where they are 0 and the guest's is not), or
   2 wrong usage                  124 the guest was stopped at its deadline
-  125 the platform or the request failed, or another limit ended the job
+  125 the platform or the request failed, another limit ended the job, or the output can't be written
   126 not valid or not linkable WebAssembly, or a file that can't be read
   127 no such file               130 interrupted: Ctrl-C cancels the job
   134 the guest trapped          137 the guest needed more memory than it may have
+  143 terminated: SIGTERM cancels the job
 
 Examples:
   minilambda-client hello.wasm
@@ -81,17 +84,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = options.parse(PROGRAM, USAGE, words, options_first=True)
-        if args["<wasm>"] in SUBCOMMANDS:  # for these, options may stand anywhere
-            args = options.parse(PROGRAM, USAGE, words)
-            if args["<wasm>"] in SUBCOMMANDS:
-                needs = "takes no argument" if args["<wasm>"] in LISTS else "needs one job id"
-                options.reject(PROGRAM, USAGE, f"{args['<wasm>']} {needs}.")
+        args = _parse(words, _asks_for_json(words))
         from minilambda.cli.requests import Requests  # noqa: PLC0415 - help and usage errors do without it
 
         return Requests(options.Options(args)).perform(args)
     except KeyboardInterrupt:
         return exits.INTERRUPTED
+
+
+def _parse(words: Sequence[str], as_json: bool) -> dict[str, Any]:
+    args = options.parse(PROGRAM, USAGE, words, options_first=True, as_json=as_json)
+    if args["<wasm>"] in SUBCOMMANDS or (args["<job>"] or "").startswith("-"):  # here, options may stand anywhere
+        args = options.parse(PROGRAM, USAGE, words, as_json=as_json)
+        if args["<wasm>"] in SUBCOMMANDS:
+            needs = "takes no argument" if args["<wasm>"] in LISTS else "needs one job id"
+            options.reject(PROGRAM, USAGE, f"{args['<wasm>']} {needs}.", as_json=as_json)
+    return args
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Whether a call that can't be understood is answered by JSON; a wrong value of the variable is told later."""
+    ours = words[: words.index("--")] if "--" in words else words
+    try:
+        return options.Options({"--json": "--json" in ours}).flag("--json")
+    except options.BadOption:
+        return False
 
 
 if __name__ == "__main__":

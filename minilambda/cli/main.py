@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from minilambda.cli import options
+from minilambda.cli import options, streams
 
 USAGE = """Run untrusted WebAssembly on a pool of machines, with millisecond latency.
 
@@ -38,6 +38,7 @@ COMMANDS = ("broker", "worker", "client", "up")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    streams.occupy()
     if not words or words[0] not in COMMANDS:
         if words and not words[0].startswith("-"):
             options.reject(PROGRAM, USAGE, f"{words[0]!r} is not a command.")

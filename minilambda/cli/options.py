@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, get_args
 
 import docopt
 
 from minilambda._version import __version__
+from minilambda.cli import streams
 from minilambda.errors import MinilambdaError
-from minilambda.settings import endpoint, parse_count, parse_duration, parse_size
+from minilambda.fields import JobId, Label
+from minilambda.settings import endpoint, parse_count, parse_duration, parse_size, peer_endpoint
 
 USAGE_EXIT = 2
 """Exit code of every command for a call that it does not understand."""
 
+UNPRINTED_EXIT = 125
+"""Exit code of every command whose help can't be printed."""
+
 _T = TypeVar("_T")
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
+_JOB_ID, _LABEL = get_args(JobId)[1], get_args(Label)[1]  # what the protocol takes for them
 
 
 class BadOption(MinilambdaError):
@@ -46,16 +52,31 @@ class Options:
         if text is None:
             return default
         try:
-            return parse(text)
+            return parse(utf8(text))
         except (MinilambdaError, ValueError) as error:
             raise BadOption(f"{source}: {error}") from None
 
     def text(self, option: str, default: str) -> str:
         return self.get(option, str, default)
 
+    def path(self, option: str, default: str) -> str:
+        """The name of a file; it need not be UTF-8."""
+        return self._find(option)[1] or default
+
+    def label(self, option: str, default: str) -> str:
+        """A short text."""
+        return self.get(option, _label, default)
+
+    def job_id(self, option: str, default: str) -> str:
+        return self.get(option, job_id, default)
+
     def address(self, option: str, default: str) -> str:
-        """A ZeroMQ endpoint."""
+        """A ZeroMQ endpoint to listen on."""
         return self.get(option, endpoint, endpoint(default))
+
+    def peer(self, option: str, default: str) -> str:
+        """A ZeroMQ endpoint to connect to."""
+        return self.get(option, peer_endpoint, endpoint(default))
 
     def duration(self, option: str, default: float, *, zero: bool = False) -> float:
         """Seconds; 0 only where it makes sense."""
@@ -88,10 +109,16 @@ class Options:
             raise BadOption(f"{variable(option)}: {text!r} is neither 1 nor 0.")
         return text in _ON
 
-    def texts(self, option: str) -> list[str]:
-        """The values of an option that may be given more than once; its variable has one a line."""
-        given: list[str] = self._args.get(option) or []
-        return given or [line for line in self._environment.get(variable(option), "").splitlines() if line]
+    def pairs(self, option: str) -> dict[str, str]:
+        """An option of K=V that may be given more than once; its variable has one a line."""
+        source, given = option, self._args.get(option) or []
+        if not given:
+            source = variable(option)
+            given = [line for line in self._environment.get(source, "").split("\n") if line]
+        try:
+            return dict(map(_pair, given))
+        except ValueError as error:
+            raise BadOption(f"{source}: {error}") from None
 
     def given(self, option: str) -> bool:
         """Whether the option has a value other than its default."""
@@ -110,56 +137,95 @@ def variable(option: str) -> str:
     return "MINILAMBDA_" + option.lstrip("-").replace("-", "_").upper()
 
 
-def parse(program: str, usage: str, argv: Sequence[str], *, options_first: bool = False) -> dict[str, Any]:
+def parse(
+    program: str, usage: str, argv: Sequence[str], *, options_first: bool = False, as_json: bool = False
+) -> dict[str, Any]:
     """The arguments as ``usage`` has them. Prints help or version and leaves where that was asked for.
 
-    A call that does not fit ends the process with one line, the usage, and ``USAGE_EXIT``.
+    A call that does not fit ends the process as ``reject`` does.
     """
+    streams.occupy()
     version = f"{program} {__version__}"
     try:
-        return dict(docopt.docopt(usage, list(argv), version=version, options_first=options_first))
+        with streams.printing():
+            return dict(docopt.docopt(usage, list(argv), version=version, options_first=options_first))
     except docopt.DocoptExit as error:
-        reject(program, usage, _reason(str(error)))
+        reject(program, usage, _reason(str(error), usage, argv), as_json=as_json)
     except docopt.DocoptLanguageError as error:
-        reject(program, usage, f"{error}.")
-    except (SystemExit, BrokenPipeError):  # help or version was printed
-        with quiet_pipe():
-            sys.exit(0)
+        reject(program, usage, f"{error}.", as_json=as_json)
+    except streams.OutputLost as error:
+        streams.complain(f"{program}: {error}")
+        sys.exit(UNPRINTED_EXIT)
+    except SystemExit:
+        pass
+    sys.exit(0)  # help or version was printed, as far as anyone read it
 
 
-@contextmanager
-def quiet_pipe() -> Iterator[None]:
-    """A reader of stdout that goes away ends what is printed within, and nothing else."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in buffers goes there
+def reject(program: str, usage: str, reason: str, *, as_json: bool = False) -> NoReturn:
+    """End the process with ``USAGE_EXIT`` and with one line and the usage, or with the object of ``--json``."""
+    if as_json:
+        from minilambda.cli import render  # noqa: PLC0415 - it takes time to import
 
-
-def reject(program: str, usage: str, reason: str) -> NoReturn:
-    """End the process with one line and the usage."""
+        with contextlib.suppress(streams.OutputLost), streams.printing():
+            render.print_json(render.failure_object(BadOption(reason), BadOption.code))
+        sys.exit(USAGE_EXIT)
     lines = usage.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("Usage:"))
     end = next((number for number in range(start, len(lines)) if not lines[number].strip()), len(lines))
-    print(f"{program}: {reason}", *lines[start:end], f"See {program} --help.", sep="\n", file=sys.stderr)
+    streams.complain("\n".join([f"{program}: {reason}", *lines[start:end], f"See {program} --help."]))
     sys.exit(USAGE_EXIT)
 
 
-def _reason(message: str) -> str:
-    """What docopt found wrong, for people; it tells by the names of its own classes."""
+def _reason(message: str, usage: str, argv: Sequence[str]) -> str:
+    """What docopt found wrong, for people; it tells by the names of its own classes, and all that it could not place.
+
+    So an option that the usage knows is to blame only if it stands there twice.
+    """
     first = message.partition("\n")[0]
     if first.endswith(("requires argument", "must not have an argument")):
         return first.replace("requires argument", "needs a value") + "."
-    option = re.search(r"Option\((?:None|'(-[^']*)'), (?:None|'(--[^']*)')", first)
-    if option is not None:
-        return f"{option[2] or option[1]} is not an option here, or is given twice."
+    found = re.findall(r"Option\((?:None|'(-[^']*)'), (?:None|'(--[^']*)')", first)
+    known = {name for pair in re.findall(r"^ +(-[\w-]+)(?: (--[\w-]+))?", usage, re.M) for name in pair}
+    for short, long in found:
+        if (long or short) not in known:
+            return f"{long or short} is not an option here."
+    for names in found:
+        if sum(bool(word) and word.partition("=")[0] in names for word in argv) > 1:
+            return f"{names[1] or names[0]} is given twice."
     argument = re.search(r"Argument\(None, ('[^']*')\)", first)
     if argument is not None:
         return f"{argument[1]} is one argument too many."
     return "an argument is missing."
+
+
+def utf8(text: str) -> str:
+    """The text, if it is one: Python hides bytes that are not UTF-8 in it. Raises ``ValueError``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the value is not UTF-8.") from None
+    return text
+
+
+def job_id(text: str) -> str:
+    """A job's id. Raises ``ValueError`` for what can't be one."""
+    if not _JOB_ID.accept(text):
+        rule = "a job's id has 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit."
+        raise ValueError(f"{text!r} can't be one: {rule}")
+    return text
+
+
+def _label(text: str) -> str:
+    if not _LABEL.accept(text):
+        raise ValueError(f"{_LABEL.what} is needed, this has {len(text)}.")
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = utf8(text).partition("=")
+    if not equals or not name:
+        raise ValueError(f"{text!r} is not K=V.")
+    return name, value
 
 
 def _above(number: _T, text: str, zero: bool) -> _T:

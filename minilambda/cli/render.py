@@ -60,11 +60,12 @@ def usage_object(usage: Usage) -> dict[str, float]:
     return {name: round(getattr(usage, name), 3) for name in _USAGE}
 
 
-def status_object(status: Status) -> dict[str, Any]:
-    """Where a job is."""
+def status_object(status: Status, error: ErrorInfo | None = None) -> dict[str, Any]:
+    """Where a job is, and why it failed."""
     return {
         "job_id": status.job_id,
         "state": status.state,
+        "error": error_object(error),
         "attempt": status.attempt,
         "worker": status.worker or None,
         "cancelling": status.cancelling,
@@ -98,11 +99,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=True))
 
 
-def status_line(status: Status) -> str:
-    """Where a job is, in a line."""
+def status_line(status: Status, error: ErrorInfo | None = None) -> str:
+    """Where a job is, in a line, and why it failed."""
+    why = f": {error.code}" if error is not None else ""
     where = f" on {status.worker}" if status.worker else ""
     more = ", being cancelled" if status.cancelling and not status.done else ""
-    return f"{status.job_id}  {status.state}{where}{more}  attempt {status.attempt}  {status.age:.1f} s old"
+    return f"{status.job_id}  {status.state}{why}{where}{more}  attempt {status.attempt}  {status.age:.1f} s old"
 
 
 def jobs_table(jobs: Sequence[JobInfo]) -> None:
@@ -125,7 +127,7 @@ def workers_table(cluster: Cluster) -> None:
     ]
     table(["name", "state", "slots", "queue", "done", "seen", "host"], rows, "No worker is connected.")
     if cluster.queued:
-        print(f"{cluster.queued} jobs wait at the broker.")
+        print("1 job waits at the broker." if cluster.queued == 1 else f"{cluster.queued} jobs wait at the broker.")
 
 
 def table(head: list[str], rows: list[list[str]], empty: str) -> None:

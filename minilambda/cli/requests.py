@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from minilambda.cli import exits, progress, render
-from minilambda.cli.options import USAGE_EXIT, BadOption, Options, quiet_pipe
+from minilambda.cli import exits, progress, render, signals, sources
+from minilambda.cli.options import USAGE_EXIT, BadOption, Options, job_id, utf8
+from minilambda.cli.streams import OutputLost, complain, printing, write_error
 from minilambda.client.job import Job
 from minilambda.client.modules import Module
 from minilambda.client.results import RunResult
 from minilambda.client.spec import RunOptions
 from minilambda.client.sync import Client
 from minilambda.errors import MinilambdaError
+from minilambda.messages import ErrorInfo
 from minilambda.settings import DEFAULT_ADDRESS, BadSetting
 
 PROGRAM = "minilambda-client"
@@ -34,24 +34,25 @@ class Requests:
 
     def perform(self, args: Mapping[str, Any]) -> int:
         """Do what the arguments ask for; returns the exit code."""
-        before = signal.signal(signal.SIGTERM, _terminated)
-        try:
-            return self._perform(args)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with signals.raised():
+            try:
+                return self._perform(args)
+            except OutputLost as error:
+                complain(f"{PROGRAM}: {error}")
+                return exits.PLATFORM
 
     def _perform(self, args: Mapping[str, Any]) -> int:
         try:
             self._json = self._options.flag("--json")
             self._progress = not self._json and not self._options.flag("--quiet") and sys.stderr.isatty()
-            server = self._options.address("--server", DEFAULT_ADDRESS)
+            server = self._options.peer("--server", DEFAULT_ADDRESS)
             connect = self._options.duration("--connect-timeout", 5.0)
             with Client(server, connect_timeout=connect) as client:
                 if args["<wasm>"] is not None:
                     return self._run(client, args["<wasm>"], args["<arg>"])
                 if args["<job>"] is not None:
-                    self._job_id = args["<job>"]
-                    return self._job(client.job(args["<job>"]), args)
+                    self._job_id = _checked_id(args["<job>"])
+                    return self._job(client.job(self._job_id), args)
                 return self._list(client, args)
         except (BadOption, BadSetting) as error:
             self._complain(error)
@@ -62,6 +63,8 @@ class Requests:
         except OSError as error:
             self._complain(error)
             return exits.PLATFORM if isinstance(error, TimeoutError) else exits.NOT_RUNNABLE
+        except OutputLost:
+            raise
         except (MinilambdaError, ValueError) as error:
             self._complain(error)
             return exits.for_code(render.code_of(error))
@@ -69,9 +72,14 @@ class Requests:
     # --- a run ----------------------------------------------------------------------------------------
 
     def _run(self, client: Client, wasm: str, args: list[str]) -> int:
+        _check_arguments(args)
         found = self._run_options()
-        module = self._module(client, wasm)
         self._job_id = found["job_id"]
+        module = client.module(wasm)
+        source = self._options.path("--stdin", "")
+        if source:
+            found["stdin"] = sources.read_stdin(client, source)
+        self._send_ahead(client, module)
         if self._options.flag("--detach"):
             job = client.submit(module, args, **found)
             self._say({"job_id": job.id, "state": "accepted", "exit_code": None, "error": None}, job.id)
@@ -80,27 +88,25 @@ class Requests:
             result = client.run(module, args, check=False, **found)
         return self._show(result)
 
-    def _module(self, client: Client, wasm: str) -> Module:
-        """The module's handle; a large one is sent ahead, so that one sees how far it is."""
-        handle = client.module(wasm)
-        if self._progress and handle.size is not None and handle.size > _LARGE:
-            with progress.uploading(handle.size) as advance:
-                client.upload(handle, progress=advance)
-        return handle
+    def _send_ahead(self, client: Client, module: Module) -> None:
+        """A large module goes before its job, so that one sees how far it is."""
+        if self._progress and module.size is not None and module.size > _LARGE:
+            with progress.uploading(module.size) as advance:
+                client.upload(module, progress=advance)
 
     def _run_options(self) -> RunOptions:
         options = self._options
         found: RunOptions = {
-            "job_id": options.text("--job", os.urandom(8).hex()),
-            "env": dict(map(_variable, options.texts("--env"))),
+            "job_id": options.job_id("--job", os.urandom(8).hex()),
+            "env": options.pairs("--env"),
             "priority": options.count("--priority", 0, -100, 100),
             "retries": options.count("--retries", 2, 0, 100),
-            "group": options.text("--group", ""),
+            "group": options.label("--group", ""),
             "unknown_imports": options.choice("--unknown-imports", ("error", "trap"), "error"),
             "if_no_workers": options.choice("--if-no-workers", ("wait", "fail"), "wait"),
         }
         if options.given("--invoke"):
-            found["invoke"] = options.text("--invoke", "")
+            found["invoke"] = options.label("--invoke", "")
         if options.given("--timeout"):
             found["timeout"] = options.duration("--timeout", 0)
         if options.given("--queue-timeout"):
@@ -109,9 +115,6 @@ class Requests:
             found["memory"] = options.size("--memory", 0)
         if options.given("--output-limit"):
             found["output_limit"] = options.size("--output-limit", 0)
-        source = options.text("--stdin", "")
-        if source:
-            found["stdin"] = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         return found
 
     # --- jobs and lists -------------------------------------------------------------------------------
@@ -129,12 +132,13 @@ class Requests:
             self._say({"job_id": again.id, "state": "accepted", "exit_code": None, "error": None}, again.id)
             return 0
         status = job.cancel() if args["cancel"] else job.status()
-        self._say(render.status_object(status), render.status_line(status))
+        error = _error_of(job) if status.state == "failed" else None
+        self._say(render.status_object(status, error), render.status_line(status, error))
         return 0
 
     def _list(self, client: Client, args: Mapping[str, Any]) -> int:
-        state, limit = self._options.text("--state", ""), self._options.count("--limit", 100, 1, 1000)
-        with quiet_pipe():
+        state, limit = self._options.label("--state", ""), self._options.count("--limit", 100, 1, 1000)
+        with printing():
             if args["jobs"]:
                 jobs = client.jobs(state, limit)
                 render.print_json(render.rows(jobs)) if self._json else render.jobs_table(jobs)
@@ -150,46 +154,59 @@ class Requests:
 
     def _show(self, result: RunResult) -> int:
         if self._json:
-            with quiet_pipe():
+            with printing():
                 render.print_json(render.result_object(result))
         else:
-            with quiet_pipe():
-                sys.stdout.buffer.write(result.stdout)
-                text = render.value_text(result.value)
-                if text:
-                    sys.stdout.buffer.write(text.encode() + b"\n")
-            sys.stderr.buffer.write(result.stderr)
-            sys.stderr.flush()
-            if result.error is not None:
-                self._explain(result.error.code, result.error.message, result.error.backtrace)
+            try:
+                with printing():
+                    sys.stdout.buffer.write(result.stdout)
+                    text = render.value_text(result.value)
+                    if text:
+                        sys.stdout.buffer.write(text.encode() + b"\n")
+            finally:
+                write_error(result.stderr)
+                if result.error is not None:
+                    self._explain(result.error.code, result.error.message, result.error.backtrace)
         return exits.for_result(result)
 
     def _say(self, value: Any, text: str) -> None:
-        with quiet_pipe():
+        with printing():
             render.print_json(value) if self._json else print(text)
 
     def _complain(self, error: Exception) -> None:
         code = render.code_of(error)
         if self._json:
-            with quiet_pipe():
+            with printing():
                 render.print_json(render.failure_object(error, code, self._job_id))
         elif isinstance(error, (BadOption, BadSetting)):
-            print(f"{PROGRAM}: {error}", file=sys.stderr)
+            complain(f"{PROGRAM}: {error}")
         else:
             self._explain(code, render.sentence(error), None)
 
     def _explain(self, code: str, message: str, backtrace: str | None) -> None:
         lines = [f"{PROGRAM}: {code}: {message}", *(backtrace or "").splitlines()]
-        print("\n    ".join(render.printable(line) for line in lines), file=sys.stderr)
+        complain("\n    ".join(render.printable(line) for line in lines))
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise BadOption(f"--env: {text!r} is not K=V.")
-    return name, value
+def _check_arguments(args: Sequence[str]) -> None:
+    """Raises ``BadOption`` for an argument of the guest that can't be sent."""
+    for number, text in enumerate(args, 1):
+        try:
+            utf8(text)
+        except ValueError:
+            raise BadOption(f"argument {number} is not UTF-8.") from None
 
 
-def _terminated(*_: object) -> NoReturn:
-    """SIGTERM: cancel the job as an interrupt does, and leave with the code that shells use for it."""
-    raise SystemExit(128 + signal.SIGTERM)
+def _checked_id(text: str) -> str:
+    try:
+        return job_id(text)
+    except ValueError as error:
+        raise BadOption(f"<job>: {error}") from None
+
+
+def _error_of(job: Job) -> ErrorInfo | None:
+    """Why a job failed, as far as the broker still knows."""
+    try:
+        return job.result(0, check=False).error
+    except (MinilambdaError, TimeoutError):
+        return None

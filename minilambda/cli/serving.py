@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from minilambda.cli.options import USAGE_EXIT, BadOption
+from minilambda.cli.streams import complain
 from minilambda.errors import MinilambdaError
 from minilambda.settings import BadSetting
 
@@ -21,12 +22,12 @@ def serve(program: str, prepare: Callable[[], Callable[[], int]], *, verbose: bo
     try:
         run = prepare()
     except (BadOption, BadSetting) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        complain(f"{program}: {error}")
         return USAGE_EXIT
     try:
         return run()
     except (MinilambdaError, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        complain(f"{program}: {error}")
         return FAILED
     except KeyboardInterrupt:
         return 0

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from minilambda.cli import options
+from minilambda.cli import options, streams
 from minilambda.cli.children import Child, Children
 from minilambda.cli.serving import FAILED, serve
 from minilambda.cli.worker import cores
@@ -36,7 +36,8 @@ Options:
   --version          Show the version.
 
 On a terminal a line shows the address, the workers, busy slots, waiting jobs, jobs done and jobs a second. A
-worker that dies is started again. The first Ctrl-C stops all in order, the second at once.
+worker that dies is started again, and so is the broker, at the same address: workers and clients come back to
+it by themselves. The first Ctrl-C stops all in order, the second at once.
 Every option can be set by a variable: --workers by MINILAMBDA_WORKERS, and so on.
 Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
 
@@ -48,7 +49,10 @@ Examples:
 PROGRAM = "minilambda up"
 _START = 20.0  # the broker must be up after so long, seconds
 _REFRESH = 0.5  # how often the live line is drawn, seconds
-_AGAIN = 1.0  # a worker that died is started again after so long, seconds
+_AGAIN = 1.0  # one that died is started again after so long, seconds
+_AGAIN_MAX = 30.0  # a broker that dies again and again is started again after so long at most, seconds
+_STEADY = 60.0  # a broker that lived so long did not die of its start, seconds
+_BROKER = "broker"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,12 +73,14 @@ class Up:
         self._grace = found.duration("--grace", 10.0, zero=True)
         self._more = ["--verbose"] if found.flag("--verbose") else []
         self._insecure = ["--insecure"] if found.flag("--insecure") else []
-        cache = found.text("--cache-dir", "")
+        cache = found.path("--cache-dir", "")
         self._cache = ["--cache-dir", cache] if cache else []
-        state = found.text("--state-dir", "")
+        state = found.path("--state-dir", "")
         self._state = ["--state-dir", state] if state else ["--ephemeral"]
         self._stops = 0  # signals that asked to stop
-        self._again: list[tuple[float, str]] = []  # workers to start again: when, seconds, and name
+        self._again: list[tuple[float, str]] = []  # those to start again: when, seconds, and name
+        self._broker_began = 0.0  # when the broker was started last, seconds
+        self._broker_pause = _AGAIN  # how long to wait before it is started once more, seconds
         self._screen = Screen()
         self._children = Children(self._screen.say)
         self._endpoint = ""  # where the broker can be reached from here
@@ -84,75 +90,81 @@ class Up:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, self._signalled)
         try:
-            broker = self._start_broker()
-            if broker is None:
+            if not self._start_broker():
                 return 0 if self._stops else FAILED
             for number in range(1, self._workers + 1):
                 self._start_worker(f"worker-{number}")
             with Client(self._endpoint, connect_timeout=_REFRESH) as client, self._screen:
-                code = self._watch(client, broker)
-            self._stop(broker)
-            return code
+                self._watch(client)
+            self._stop()
+            return 0
         finally:
             self._children.kill()
 
-    def _start_broker(self) -> Child | None:
-        """The broker, once it listens; None when it does not come up, or a signal came first."""
+    def _start_broker(self) -> bool:
+        """Start the broker and wait until it listens; False when it does not come up, or a signal came first."""
         more = [*self._state, *self._insecure, *self._more]
-        broker = self._children.start("broker", "broker", ["--bind", self._bind, *more])
-        until = time.monotonic() + _START
+        self._broker_began = time.monotonic()
+        broker = self._children.start(_BROKER, "broker", ["--bind", self._bind, *more])
+        until = self._broker_began + _START
         while time.monotonic() < until and not self._stops:
             for line in self._children.listen(0.1):
                 found = re.search(r"listening on (\S+)", line)
                 if found is not None:
-                    self._endpoint = reachable(found[1])
-                    return broker
-            if self._children.reap():
-                return None
-        return None
+                    self._bind, self._endpoint = found[1], reachable(found[1])
+                    return True
+            if broker.process.poll() is not None:
+                self._children.listen(0)  # its last words
+                return False
+        return False
 
     def _start_worker(self, name: str) -> None:
         place = ["--orchestrator", self._endpoint, "--name", name, "--slots", str(self._slots)]
         grace = ["--grace", f"{self._grace}s"]
         self._children.start(name, "worker", [*place, *grace, *self._cache, *self._more])
 
-    def _watch(self, client: Client, broker: Child) -> int:
-        """Look after the children until a signal or the broker's end; returns the exit code."""
+    def _watch(self, client: Client) -> None:
+        """Look after the children until a signal."""
         shown = 0.0
         while not self._stops:
             self._children.listen(0.1)
             now = time.monotonic()
             for child in self._children.reap():
-                how = f"ended with {child.process.returncode}"
-                if child is broker:
-                    self._screen.say(f"{PROGRAM}: the broker {how}")
-                    return FAILED
-                self._screen.say(f"{PROGRAM}: {child.name} {how} and is started again")
-                self._again.append((now + _AGAIN, child.name))
-            while self._again and self._again[0][0] <= now:
-                self._start_worker(self._again.pop(0)[1])
+                pause = self._pause(child, now)
+                how = f"ended with {child.process.returncode} and is started again in {pause:g} s"
+                self._screen.say(f"{PROGRAM}: {'the broker' if child.name == _BROKER else child.name} {how}")
+                self._again.append((now + pause, child.name))
+            for due in [each for each in self._again if each[0] <= now]:
+                self._again.remove(due)
+                self._start_broker() if due[1] == _BROKER else self._start_worker(due[1])
             if self._screen.live and now >= shown + _REFRESH:
                 shown = now
                 self._draw(client, now)
-        return 0
+
+    def _pause(self, child: Child, now: float) -> float:
+        """How long to wait before one that has ended is started again, seconds."""
+        if child.name != _BROKER:
+            return _AGAIN
+        pause = _AGAIN if now - self._broker_began >= _STEADY else self._broker_pause
+        self._broker_pause = min(2 * pause, _AGAIN_MAX)
+        return pause
 
     def _draw(self, client: Client, now: float) -> None:
         try:
-            self._screen.draw(self._endpoint, client.cluster(), now)
+            self._screen.draw(self._endpoint, client.cluster(patience=_REFRESH), now)
         except MinilambdaError as error:
             self._screen.trouble(str(error))
 
-    def _stop(self, broker: Child) -> None:
+    def _stop(self) -> None:
         seen = self._stops
         self._screen.say(f"{PROGRAM}: stopping; Ctrl-C again to stop at once")
 
         def hurry() -> bool:
             return self._stops > max(seen, 1)
 
-        workers = [child for child in self._children.all if child is not broker]
+        workers = [child for child in self._children.all if child.name != _BROKER]
         self._children.stop(workers, self._grace + 5.0, hurry)
-        if broker in self._children.all:
-            self._children.stop([broker], 5.0, hurry)
+        self._children.stop([child for child in self._children.all if child.name == _BROKER], 5.0, hurry)
 
     def _signalled(self, *_: object) -> None:
         self._stops += 1
@@ -164,7 +176,7 @@ class Screen:
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
         self._show: Callable[[str], None] = lambda text: None
-        self._print: Callable[[str], None] = lambda text: print(text, flush=True)
+        self._print: Callable[[str], None] = streams.say
         self._stop: Callable[[], None] = lambda: None
         self._last: tuple[float, int] | None = None  # when, seconds, and how many jobs were done
 
@@ -184,7 +196,7 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-        self._print = lambda text: print(text, flush=True)
+        self._print = streams.say
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minilambda.cli import options
+from minilambda.cli import options, streams
 from minilambda.cli.serving import serve
 from minilambda.settings import DEFAULT_ADDRESS, Limits, WorkerSettings
 
@@ -59,17 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def prepare() -> Callable[[], int]:
         found = options.Options(args)
-        settings, endpoint = worker_settings(found), found.address("--orchestrator", DEFAULT_ADDRESS)
-        name = found.text("--name", f"{platform.node() or 'worker'}-{os.getpid()}")
-        if not 0 < len(name) <= 128:
-            raise options.BadOption("--name: must have 1 to 128 characters.")
-        cache_dir = Path(found.text("--cache-dir", "") or _user_cache())
+        settings, endpoint = worker_settings(found), found.peer("--orchestrator", DEFAULT_ADDRESS)
+        name = found.label("--name", "") or f"{platform.node()[:100] or 'worker'}-{os.getpid()}"
+        cache_dir = Path(found.path("--cache-dir", "") or _user_cache())
         from minilambda.worker.server import run_worker  # noqa: PLC0415 - only once the options are right
 
-        def say_registered(_: str) -> None:
-            print(f"{PROGRAM} {name} registered with {endpoint}, {settings.slots} slots", flush=True)
+        slots = "1 slot" if settings.slots == 1 else f"{settings.slots} slots"
 
-        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered)
+        def say_registered(_: str) -> None:
+            streams.say(f"{PROGRAM} {name} registered with {endpoint}, {slots}")
+
+        def say_unanswered() -> None:
+            streams.complain(f"{PROGRAM}: no broker answers at {endpoint}, trying on")
+
+        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered, say_unanswered)
 
     return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 

@@ -45,6 +45,10 @@ ANSWERS: dict[type[Request], tuple[type[Reply], ...]] = {
 """The replies, other than an error, that a request may get."""
 
 
+MAX_SPEC_BYTES = 240 * 1024
+"""What the arguments and the environment of a job may take together, bytes."""
+
+
 class Source(Protocol):
     """Where the bytes of a module come from; the core looks at no more than this."""
 
@@ -126,4 +130,13 @@ def too_large(message: Request, source: Source | None, limits: Welcome) -> Reque
             return InputTooLarge(f"{text}; the broker takes {limits.max_stdin_bytes}.")
         if len(message.stdin) + len(message.values) > limits.max_request_bytes:
             return InputTooLarge(f"The input has more than the {limits.max_request_bytes} bytes of one request.")
+        texts = _spec_bytes(message)
+        if texts > MAX_SPEC_BYTES:
+            return InputTooLarge(f"Arguments and environment have {texts} bytes; the broker takes {MAX_SPEC_BYTES}.")
     return None
+
+
+def _spec_bytes(message: Run) -> int:
+    """What the texts of a job take in a header, bytes, each with its length before it."""
+    texts = [*message.spec.args, *message.spec.env, *message.spec.env.values()]
+    return sum(len(text.encode("utf-8", "surrogatepass")) + 5 for text in texts)

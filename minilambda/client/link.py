@@ -16,7 +16,7 @@ import zmq
 from minilambda.client.calls import Action, Ended, Patience, Piece, Send, Source
 from minilambda.client.core import Core
 from minilambda.client.modules import Module
-from minilambda.errors import BadRequest, MinilambdaError
+from minilambda.errors import InputTooLarge, MinilambdaError
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import REPLIES, Put, Reply, Request, Run
 from minilambda.settings import BadSetting
@@ -41,25 +41,36 @@ class Link:
         self._core = Core(endpoint, patience)
         self._pipelined = pipelined
         self._pending: dict[int, list[bytes]] = {}  # frames that found no connection, by request number
-        self._socket = context.socket(zmq.DEALER if pipelined else zmq.REQ)
-        common_options(self._socket, endpoint)
-        connecting_options(self._socket)
-        if not pipelined:
-            self._socket.setsockopt(zmq.REQ_RELAXED, 1)
-            self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
-        self._events = _watch(context, self._socket)  # readable when the connection broke, or is there
         self._broke = False  # the connection has broken and is not there again
+        self._socket = context.socket(zmq.DEALER if pipelined else zmq.REQ)
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
+            self._events = self._connect(context, endpoint)  # readable when the connection broke, or is there
+        except BaseException:  # an interrupt too: a socket that is left open keeps its context from ending
+            self._socket.close(linger=0)
+            raise
         self._poller = zmq.Poller()
         self._poller.register(self._socket, _IN)
         self._poller.register(self._events, _IN)
         self._polled = _IN
         self._ended: list[Ended] = []  # calls that ended and were not told yet
         self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
+
+    def _connect(self, context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
+        """Connect the socket, and return another that tells of its connection. Raises ``BadSetting``."""
+        common_options(self._socket, endpoint)
+        connecting_options(self._socket)
+        if not self._pipelined:
+            self._socket.setsockopt(zmq.REQ_RELAXED, 1)
+            self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        events = _watch(context, self._socket)
+        try:
+            self._socket.connect(endpoint)
+        except BaseException as error:
+            events.close(linger=0)
+            if isinstance(error, zmq.ZMQError):
+                raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
+            raise
+        return events
 
     @property
     def core(self) -> Core:
@@ -108,9 +119,11 @@ class Link:
         return ended
 
     def close(self) -> None:
-        self._socket.disable_monitor()
-        self._events.close(linger=0)
-        self._socket.close()
+        try:
+            self._socket.disable_monitor()
+            self._events.close(linger=0)
+        finally:
+            self._socket.close()
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -130,7 +143,7 @@ class Link:
                     self.progress(send.piece.offset, send.piece.source.size or 0)
             frames = encode(message)
             if max(map(len, frames)) > MAX_FRAME:  # bodies are cut, so it is the header
-                raise BadRequest(f"The arguments and the environment have more than {MAX_FRAME} bytes together.")
+                raise InputTooLarge(f"The request's header has more than {MAX_FRAME} bytes.")
         except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
             self._carry_out(self._core.fail(message.request, error, time.monotonic()))
             return
@@ -201,7 +214,11 @@ def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[b
     address = f"inproc://events-{next(_numbers)}"
     socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
     watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-    watcher.connect(address)
+    try:
+        watcher.connect(address)
+    except BaseException:
+        watcher.close(linger=0)
+        raise
     return watcher
 
 

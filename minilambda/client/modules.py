@@ -6,14 +6,24 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from stat import S_ISREG
 from typing import Union
 
-from minilambda.errors import MinilambdaError
+from minilambda.errors import MinilambdaError, ModuleTooLarge
+from minilambda.settings import MIB
 
 _PIECE = 1024 * 1024
 _KEPT = 64  # files and byte strings whose hashes are remembered
 _KEPT_BYTES = 1024 * 1024  # a larger byte string is hashed at each call and not held
+
+_UNASKED = 256 * MIB  # a larger file is read only where it is allowed, bytes
+_UNASKED_STREAM = 16 * MIB  # the same for what is held in memory, bytes
+
+Allowed = Callable[[], float]
+"""The largest module that may be sent, bytes; asked for where it matters."""
 
 _Stat = tuple[int, int, int, int]
 
@@ -56,8 +66,8 @@ class Modules:
         self._files: OrderedDict[str, Module] = OrderedDict()  # by path, least recently used first
         self._bytes: OrderedDict[bytes, Module] = OrderedDict()
 
-    def find(self, module: ModuleLike) -> Module:
-        """The handle of ``module``. Raises ``OSError`` for a file that can't be read."""
+    def find(self, module: ModuleLike, allowed: Allowed = lambda: inf) -> Module:
+        """The handle of ``module``. Raises ``OSError`` for a file that can't be read, and ``ModuleTooLarge``."""
         if isinstance(module, Module):
             return module
         if isinstance(module, (bytes, bytearray, memoryview)):
@@ -65,7 +75,7 @@ class Modules:
         name = os.fsdecode(module)
         if re.fullmatch("sha256:[0-9a-f]{64}", name):
             return Module(name)
-        return self._from_file(name)
+        return self._from_file(name, allowed)
 
     def _from_bytes(self, data: bytes) -> Module:
         found = self._bytes.get(data)  # the same object is found by identity, its hash being kept in it
@@ -75,23 +85,36 @@ class Modules:
                 _remember(self._bytes, data, found)
         return found
 
-    def _from_file(self, path: str) -> Module:
+    def _from_file(self, path: str, allowed: Allowed) -> Module:
         stat = _identity(os.stat(path))
         found = self._files.get(path)
         if found is None or found.stat != stat:
-            found = _hash_file(path)
-            _remember(self._files, path, found)
+            found = _read_file(path, allowed)
+            if found.stat is not None:
+                _remember(self._files, path, found)
         return found
 
 
-def _hash_file(path: str) -> Module:
-    digest, size = hashlib.sha256(), 0
+def _read_file(path: str, allowed: Allowed) -> Module:
+    """The handle of a file, read once; the bytes of what can't be read again, such as a pipe, are in it."""
+    digest, size, kept = hashlib.sha256(), 0, bytearray()
     with open(path, "rb") as file:
-        stat = _identity(os.fstat(file.fileno()))
+        found = os.fstat(file.fileno())
+        regular = S_ISREG(found.st_mode)
+        limit: float = _UNASKED if regular else _UNASKED_STREAM
         while piece := file.read(_PIECE):
             digest.update(piece)
             size += len(piece)
-    return Module("sha256:" + digest.hexdigest(), size, path, stat)
+            if max(size, found.st_size) > limit:
+                limit = allowed()
+                if max(size, found.st_size) > limit:
+                    raise ModuleTooLarge(f"{path} has more than the {limit:.0f} bytes that the broker takes.")
+            if not regular:
+                kept += piece
+    name = "sha256:" + digest.hexdigest()
+    if not regular:
+        return Module(name, size, data=bytes(kept))
+    return Module(name, size, path, _identity(found))
 
 
 def _identity(stat: os.stat_result) -> _Stat:

@@ -11,7 +11,7 @@ import msgpack
 
 from minilambda.errors import BadArguments
 from minilambda.messages import JobSpec
-from minilambda.settings import parse_size
+from minilambda.settings import MAX_DURATION, MAX_SIZE, parse_size
 
 
 class RunOptions(TypedDict, total=False):
@@ -79,6 +79,8 @@ def _millis(name: str, seconds: float | None) -> int:
         return 0
     if not 0 < seconds < math.inf:
         raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}.")
+    if seconds > MAX_DURATION:
+        raise ValueError(f"{name} must be at most {MAX_DURATION:.0f} seconds, not {seconds!r}.")
     return max(1, round(seconds * 1000))
 
 
@@ -88,4 +90,6 @@ def _size(name: str, size: int | str | None) -> int:
     number = parse_size(size) if isinstance(size, str) else size
     if type(number) is not int or number <= 0:
         raise ValueError(f"{name} must be a positive number of bytes, not {size!r}.")
+    if number > MAX_SIZE:
+        raise ValueError(f"{name} must be at most {MAX_SIZE} bytes.")
     return number

@@ -32,6 +32,7 @@ from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_valu
 from minilambda.errors import InvalidModule, MinilambdaError
 from minilambda.messages import (
     Cancel,
+    Hello,
     JobList,
     JobResult,
     ListJobs,
@@ -42,6 +43,7 @@ from minilambda.messages import (
     Reply,
     Request,
     Run,
+    Welcome,
     WorkerList,
 )
 from minilambda.settings import DEFAULT_ADDRESS, endpoint
@@ -98,10 +100,12 @@ class Client:
         for results in list(self._maps):
             results.close()
         self._closed = True
-        if self._link is not None:
-            self._link.close()
-        if self._context is not None:
-            self._context.term()
+        try:
+            if self._link is not None:
+                self._link.close()
+        finally:
+            if self._context is not None:
+                self._context.destroy(linger=0)  # it would wait for ever for a socket that is left open
 
     # --- jobs -----------------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class Client:
         A guest that exits with another code than 0 is a completed job and raises nothing. After ``wait`` seconds
         the job is cancelled and ``TimeoutError`` raised; an interrupt cancels it too.
         """
-        handle = self._modules.find(module)
+        handle = self._find(module)
         return self._run(handle, self._request(handle, args, options), check, wait)
 
     def call(self, module: ModuleLike, export: str, *values: Any, **options: Unpack[RunOptions]) -> Any:
@@ -130,7 +134,7 @@ class Client:
         Records are dicts, lists and tuples are lists, ``list<u8>`` is bytes, options are the value or None, a
         variant is ``{case: value}``, a result ``{"ok": …}`` or ``{"err": …}``, an enum text, flags a list of texts.
         """
-        handle = self._modules.find(module)
+        handle = self._find(module)
         options["invoke"] = export
         request = self._request(handle, (), options, typed_values(values))
         return self._run(handle, request, True, None).value
@@ -139,7 +143,7 @@ class Client:
         self, module: ModuleLike, args: Sequence[str | os.PathLike[str]] = (), **options: Unpack[RunOptions]
     ) -> Job:
         """Hand a job to the broker and return at once; the job goes on without this client."""
-        handle = self._modules.find(module)
+        handle = self._find(module)
         request = self._request(handle, args, options, detach=True)
         self._live().perform(request, handle)
         return Job(self, request.job)
@@ -177,7 +181,7 @@ class Client:
         self._check()
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}.")
-        handle = self._modules.find(module)
+        handle = self._find(module)
 
         def request(item: Input) -> Run:
             given: Any = item if isinstance(item, Mapping) else {}
@@ -200,15 +204,19 @@ class Client:
     # --- modules and workers --------------------------------------------------------------------------
 
     def module(self, module: ModuleLike) -> Module:
-        """The handle of a module, without sending anything. Raises ``OSError`` for a file that can't be read."""
-        return self._modules.find(module)
+        """The handle of a module, without sending it.
+
+        Raises ``OSError`` for a file that can't be read, and ``ModuleTooLarge`` for a very large one that this broker
+        does not take.
+        """
+        return self._find(module)
 
     def upload(self, module: ModuleLike, progress: Callable[[int, int], None] | None = None) -> Module:
         """Give the broker a module ahead of the first job, if it lacks it, and return its handle.
 
         ``progress(sent, size)`` is called as the bytes go, both in bytes.
         """
-        handle = self._modules.find(module)
+        handle = self._find(module)
         if handle.size is None:
             raise ValueError("A module that is known by its hash only can't be uploaded.")
         put = Put(0, handle.digest, handle.size)
@@ -229,9 +237,9 @@ class Client:
         """The workers that the broker knows."""
         return self.cluster().workers
 
-    def cluster(self) -> Cluster:
-        """The workers, and how many jobs wait for them."""
-        return cluster(cast(WorkerList, self.ask(ListWorkers(0))))
+    def cluster(self, *, patience: float = QUICK) -> Cluster:
+        """The workers, and how many jobs wait for them. ``patience`` is in seconds."""
+        return cluster(cast(WorkerList, self.ask(ListWorkers(0), patience)))
 
     # --- inside ---------------------------------------------------------------------------------------
 
@@ -265,6 +273,13 @@ class Client:
     def _cancel_quietly(self, job_id: str) -> None:
         with contextlib.suppress(MinilambdaError, zmq.ZMQError):
             self._live().perform(Cancel(0, job_id), patience=_INTERRUPTED)
+
+    def limits(self) -> Welcome:
+        """What the broker says of itself: its version, its limits and its intervals."""
+        return cast(Welcome, self.ask(Hello(0)))
+
+    def _find(self, module: ModuleLike) -> Module:
+        return self._modules.find(module, lambda: self.limits().max_module_bytes)
 
     def ask(self, message: Request, patience: float = QUICK) -> Reply:
         """One request and its reply, for what has no method of its own. ``patience`` is in seconds."""

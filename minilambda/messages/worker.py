@@ -118,6 +118,7 @@ class Dispatch(FromBroker):
     spec: JobSpec
     module_size: Size  # of the wasm bytes
     withheld: SizeMap = field(default_factory=dict)  # bodies to fetch: name to size, bytes
+    settled: Refs = ()  # attempts whose results are safe: the same as an acknowledge of each, for no message
     wasm: Body = b""  # the module's bytes where they are small and the worker may lack them
     stdin: Body = b""
     values: Body = b""

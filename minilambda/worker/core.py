@@ -139,6 +139,8 @@ class Core:
 
     def _dispatch(self, message: m.Dispatch, now: float) -> None:
         self.link.seen = max(self.link.seen, message.sequence)
+        for ref in message.settled:
+            self.finished.drop(ref)
         finished = self.finished.get(message.ref)
         if finished is not None:
             self.words.done(finished)

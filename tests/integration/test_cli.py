@@ -113,6 +113,13 @@ def test_a_job_can_be_cancelled(cluster: Cluster, guest: Guest) -> None:
     assert cluster.client("result", job, "--json").json["state"] == "cancelled"
 
 
+def test_the_status_of_a_failed_job_says_why(cluster: Cluster, guest: Guest) -> None:
+    job = cluster.client("--detach", guest(wat.DIVIDE)).stdout.decode().strip()
+    assert cluster.client("result", job).code == 134
+    assert b"failed: trap" in cluster.client("status", job).stdout
+    assert cluster.client("status", job, "--json").json["error"]["code"] == "trap"
+
+
 def test_modules_and_workers_are_listed(cluster: Cluster, guest: Guest) -> None:
     cluster.run(guest(wat.HELLO))
     assert b"sha256:" in cluster.client("modules").stdout
@@ -215,6 +222,37 @@ def test_up_starts_a_worker_again_and_dies_with_all_of_its_own(cluster: Cluster)
     process.kill()
     process.communicate(timeout=20)
     wait_for(lambda: not living(family), f"the processes of up are gone: {family}")
+
+
+def test_up_starts_the_broker_again_at_the_same_address(cluster: Cluster) -> None:
+    process = up(cluster, "--workers", "1")
+    address = registered(process, 1)
+    broker = next(
+        pid for pid, _ in descendants(process.pid) if "cli.broker" in Path(f"/proc/{pid}/cmdline").read_text()
+    )
+    with Client(address) as client:
+        assert client.run(wat.wasm(wat.HELLO)).stdout == b"hello\n"
+        os.kill(broker, signal.SIGKILL)
+        assert registered(process, 1) == address
+        assert client.run(wat.wasm(wat.HELLO)).stdout == b"hello\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_worker_without_a_broker_says_so_once_and_registers_when_there_is_one(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.start_broker("--ephemeral").kill()
+        cluster.services.clear()
+        worker = cluster.start_worker("--slots", "1")
+        worker.wait_printed(re.compile(f"no broker answers at tcp://{cluster.address}, trying on"))
+        cluster.restart_broker("--ephemeral")
+        worker.wait_printed(re.compile(f"registered with tcp://{cluster.address}, 1 slot$", re.M))
+        assert worker.printed().count("trying on") == 1
+        cluster.stop()
+    finally:
+        cluster.kill()
 
 
 def test_a_second_broker_on_the_same_address_says_so(cluster: Cluster) -> None:

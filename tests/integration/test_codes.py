@@ -62,7 +62,7 @@ class Guest:
 
 
 GUESTS = [
-    Guest("deadline_exceeded", LOOP, "300 ms", {"timeout": 0.3}),
+    Guest("deadline_exceeded", LOOP, "0.3 s", {"timeout": 0.3}),
     Guest("deadline_exceeded", SLEEP, "0.3 s", {"timeout": 0.3}),
     Guest("out_of_memory", wat.wasm('(module (memory 257) (func (export "_start")))'), "memory", {"memory": "16M"}),
     Guest("output_limit", wat.wasm(wat.FLOOD), "100000 bytes", {"output_limit": 100_000}),

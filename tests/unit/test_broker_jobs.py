@@ -9,6 +9,7 @@ from minilambda.broker.events import Rejected
 from minilambda.errors import BadRequest, UnsupportedVersion
 from minilambda.messages import (
     Accepted,
+    Acknowledge,
     GetResult,
     GetStatus,
     JobResult,
@@ -40,7 +41,7 @@ def test_a_job_goes_to_a_worker_and_its_result_to_the_client() -> None:
     assert world.run("j", stdin=b"in", args=("a",)) == []
     dispatch = agent.jobs[agent.ref("j")]
     assert (dispatch.stdin, dispatch.spec.args, dispatch.ref.attempt) == (b"in", ("a",), 1)
-    assert kinds(agent.done("j", Result("completed", 7), stdout=b"out", stderr=b"err", value=b"v")) == ["acknowledge"]
+    assert agent.done("j", Result("completed", 7), stdout=b"out", stderr=b"err", value=b"v") == []
     answer = world.only("c", JobResult)
     assert (answer.request, answer.job, answer.stdout, answer.stderr, answer.value) == (1, "j", b"out", b"err", b"v")
     assert (answer.result.state, answer.result.exit_code, answer.result.worker, answer.result.attempt) == (
@@ -49,6 +50,41 @@ def test_a_job_goes_to_a_worker_and_its_result_to_the_client() -> None:
         "w",
         1,
     )
+
+
+def test_a_worker_learns_that_a_result_is_safe_with_the_next_dispatch() -> None:
+    # given
+    world = World()
+    agent = world.worker("w")
+    world.run("first")
+    first = agent.ref("first")
+    agent.done("first")
+    # when
+    world.run("second")
+    # then
+    assert agent.jobs[agent.ref("second")].settled == (first,)
+    world.wait(1.0)
+    assert "acknowledge" not in kinds(agent.look())
+
+
+def test_a_worker_learns_soon_that_a_result_is_safe_where_no_dispatch_comes() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    ref = agent.ref("j")
+    agent.done("j")
+    world.wait(0.1)
+    assert Acknowledge(agent.session, ref) in agent.look()
+
+
+def test_a_worker_that_drains_learns_at_once_that_its_results_are_safe() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    ref = agent.ref("j")
+    agent.done("j")
+    agent.draining = True
+    assert Acknowledge(agent.session, ref) in agent.report()
 
 
 def test_a_job_waits_for_the_first_worker() -> None:

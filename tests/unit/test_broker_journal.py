@@ -8,7 +8,6 @@ from minilambda.broker.events import DiskFailing, DiskWorks, ModuleUnsaved
 from minilambda.broker.records import JobAccepted, JobEnded, JobMoved, ModuleKept, WorkerKnown
 from minilambda.messages import (
     Accepted,
-    Acknowledge,
     Cancel,
     Dispatch,
     Done,
@@ -89,7 +88,8 @@ def test_without_a_journal_nothing_waits() -> None:
     assert kinds(world.run("j", detach=True)) == ["accepted"]
     agent = world.worker("w")
     assert agent.names == ["j"]
-    assert agent.done("j") == [Acknowledge(agent.session, agent.world.core.jobs["local", "j"].ref)]
+    agent.done("j")
+    assert kinds(world.give("c", GetResult(2, "j"))) == ["result"]
     assert world.writes == []
 
 

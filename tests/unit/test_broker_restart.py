@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from minilambda.broker.placement import SETTLE_AFTER
 from minilambda.messages import (
     Acknowledge,
     Cancel,
@@ -26,7 +27,10 @@ REF = JobRef("local", "j", 3)
 
 
 def finish(agent: Agent, queue: int = 0) -> list[object]:
-    return list(agent.give(Done(agent.session, REF, queue, 0, COMPLETED, stdout=b"out")))
+    """What the broker says to a result, at once and a moment later."""
+    answers = agent.give(Done(agent.session, REF, queue, 0, COMPLETED, stdout=b"out"))
+    agent.world.wait(SETTLE_AFTER)
+    return [*answers, *agent.look()]
 
 
 def answer(world: World) -> tuple[bytes, int]:

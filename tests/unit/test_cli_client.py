@@ -47,7 +47,11 @@ def test_variables_may_be_given_again() -> None:
         (["result", "a", "b"], "result needs one job id."),
         (["modules", "x"], "modules takes no argument."),
         ([], "an argument is missing."),
-        (["--bogus", "x.wasm"], "--bogus is not an option here"),
+        (["--bogus", "x.wasm"], "--bogus is not an option here."),
+        (["--quiet", "--bogus", "x.wasm"], "--bogus is not an option here."),
+        (["--quiet", "--lines"], "--lines is not an option here."),
+        (["--quiet", "-q", "x.wasm"], "--quiet is given twice."),
+        (["--quiet"], "an argument is missing."),
         (["--timeout"], "--timeout needs a value."),
     ],
 )
@@ -63,10 +67,31 @@ def test_a_wrong_call_is_one_line_and_the_usage(
     assert not printed.out
 
 
+@pytest.mark.parametrize("argv", [["--json", "--bogus"], ["--bogus", "--json", "x.wasm"], ["status", "--json"]])
+def test_a_wrong_call_is_an_object_where_json_was_asked_for(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        client.main(argv)
+    assert left.value.code == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["code"] == "bad_option"
+    assert not printed.err
+
+
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
         (["--timeout", "soon", "x.wasm"], 2),
+        (["--timeout", "9999999999999999h", __file__], 2),
+        (["--memory", "999999999999999G", __file__], 2),
+        (["--job", "-x", __file__], 2),
+        (["--group", "x" * 129, __file__], 2),
+        (["status", "a/b"], 2),
+        (["cancel", "\udcff"], 2),
+        ([__file__, "a", "\udcff"], 2),
+        (["--server", "\udcff:1", "workers"], 2),
+        (["--server", "*:8080", "workers"], 2),
         (["--server", "http://127.0.0.1:1", "workers"], 2),
         (["--env", "novalue", __file__], 2),
         (["/nonexistent/x.wasm"], 127),
@@ -167,6 +192,8 @@ def test_a_table_that_is_no_terminal_is_aligned_columns(capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "4 jobs wait" in printed
+    render.workers_table(Cluster([worker("a", 1, 0, 0)], 1))
+    assert "1 job waits" in capsys.readouterr().out
     render.workers_table(Cluster([], 0))
     assert capsys.readouterr().out == "No worker is connected.\n"
 

@@ -37,7 +37,7 @@ def test_values_are_read_by_their_kind() -> None:
     assert found.duration("--timeout", 0) == 0.25
     assert found.count("--slots", 1, 1, 8) == 4
     assert found.choice("--x", ("a", "b"), "a") == "b"
-    assert found.texts("--env") == ["A=b", "C=d"]
+    assert found.pairs("--env") == {"A": "b", "C": "d"}
 
 
 @pytest.mark.parametrize("text", ["0", "9", "x"])
@@ -65,7 +65,59 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:
 
 
 def test_a_variable_for_many_values_has_one_a_line() -> None:
-    assert Options({"--env": []}, {"MINILAMBDA_ENV": "A=b c\nD=e\n"}).texts("--env") == ["A=b c", "D=e"]
+    assert Options({"--env": []}, {"MINILAMBDA_ENV": "A=b c\nD=e\n"}).pairs("--env") == {"A": "b c", "D": "e"}
+    with pytest.raises(BadOption, match=r"^MINILAMBDA_ENV: 'novalue' is not K=V"):
+        Options({"--env": []}, {"MINILAMBDA_ENV": "novalue"}).pairs("--env")
+    with pytest.raises(BadOption, match=r"^--env: 'novalue' is not K=V"):
+        Options({"--env": ["novalue"]}, {}).pairs("--env")
+
+
+@pytest.mark.parametrize(("option", "text"), [("--memory", "999999999999999G"), ("--memory", "9" * 400)])
+def test_a_size_beyond_all_bounds_is_refused_by_its_option(option: str, text: str) -> None:
+    with pytest.raises(BadOption, match=f"^{option}: .* is more than the 262144G"):
+        Options({option: text}, {}).size(option, 1)
+
+
+@pytest.mark.parametrize("text", ["9999999999999999h", "8785h", "9" * 400])
+def test_a_time_beyond_all_bounds_is_refused_by_its_option(text: str) -> None:
+    with pytest.raises(BadOption, match=r"^--timeout: .* is more than the 8784h"):
+        Options({"--timeout": text}, {}).duration("--timeout", 1)
+
+
+def test_digits_are_those_of_ascii() -> None:
+    for read in (Options.size, Options.duration, Options.count):
+        with pytest.raises(BadOption):
+            read(Options({"--x": "١"}, {}), "--x", 1)
+
+
+@pytest.mark.parametrize("text", ["", "-x", ".x", "a/b", "a b", "x" * 65, "ü", "a\n"])
+def test_what_can_not_be_a_jobs_id_is_refused(text: str) -> None:
+    with pytest.raises(BadOption, match=r"^--job: .*the first a letter or digit"):
+        Options({"--job": text}, {}).job_id("--job", "default")
+
+
+def test_a_label_has_a_bound() -> None:
+    assert Options({"--group": "ü" * 128}, {}).label("--group", "") == "ü" * 128
+    with pytest.raises(BadOption, match=r"^MINILAMBDA_GROUP: .*128"):
+        Options({}, {"MINILAMBDA_GROUP": "x" * 129}).label("--group", "")
+
+
+def test_bytes_that_are_not_utf8_are_refused_but_for_files() -> None:
+    found = Options({"--group": "\udcff", "--stdin": "\udcff", "--env": ["A=\udcff"], "--server": "\udcff:1"}, {})
+    assert found.path("--stdin", "") == "\udcff"
+    for read in (
+        lambda: found.label("--group", ""),
+        lambda: found.pairs("--env"),
+        lambda: found.peer("--server", "h:1"),
+    ):
+        with pytest.raises(BadOption, match="not UTF-8"):
+            read()
+
+
+@pytest.mark.parametrize("text", ["ü:1", "*:8080", "h:0", "h:١", "h\x1b:1", "h x:1"])
+def test_an_address_that_nothing_can_be_connected_to_is_refused(text: str) -> None:
+    with pytest.raises(BadOption, match=r"^--server: .* address"):
+        Options({"--server": text}, {}).peer("--server", "h:1")
 
 
 COMMANDS = [

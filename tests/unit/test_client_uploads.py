@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from minilambda.client.core import PIECE
@@ -14,6 +17,7 @@ from minilambda.errors import (
 from minilambda.messages import (
     Cancel,
     JobResult,
+    JobSpec,
     Put,
     Refused,
     Run,
@@ -140,6 +144,15 @@ def test_what_is_too_large_is_not_sent(
     number = talk.start(run(stdin=stdin), source)
     talk.greet(**limits)
     assert isinstance(talk.ended[number], error)
+    assert not any(isinstance(send.message, Run) for send in talk.sent)
+
+
+@pytest.mark.parametrize("more", [{"args": ("x" * 100_000,) * 3}, {"env": {"K": "ü" * 130_000}}])
+def test_arguments_and_environment_that_are_too_large_are_not_sent(talk: Talk, more: dict[str, Any]) -> None:
+    number = talk.start(replace(run(), spec=JobSpec(DIGEST, **more)), SMALL)
+    ended = talk.ended[number]
+    assert isinstance(ended, InputTooLarge)
+    assert str(240 * 1024) in ended.message
     assert not any(isinstance(send.message, Run) for send in talk.sent)
 
 

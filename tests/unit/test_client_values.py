@@ -11,13 +11,17 @@ from pathlib import Path
 
 import msgpack
 import pytest
+import zmq
 
 import minilambda
 from minilambda import Client, errors
+from minilambda.client.calls import Patience
+from minilambda.client.link import Link
 from minilambda.client.modules import Module, Modules
 from minilambda.client.results import cluster, module_info, run_result
 from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
 from minilambda.messages import ErrorInfo, JobResult, Result, WorkerList
+from minilambda.settings import BadSetting
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -43,7 +47,9 @@ def test_a_time_below_a_millisecond_is_not_no_limit() -> None:
         ({"timeout": 0}, ValueError),
         ({"timeout": -1}, ValueError),
         ({"timeout": float("inf")}, ValueError),
+        ({"timeout": 1e9}, ValueError),
         ({"memory": 0}, ValueError),
+        ({"memory": 2**49}, ValueError),
         ({"memory": "lots"}, errors.MinilambdaError),
         ({"tiemout": 5}, TypeError),
     ],
@@ -107,6 +113,39 @@ def test_a_file_that_changes_while_it_is_sent_is_noticed(tmp_path: Path) -> None
     os.utime(path, ns=(1, 1))
     with pytest.raises(errors.MinilambdaError, match="changed"):
         handle.read(0, 3)
+
+
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"wasm",))
+    writer.start()
+    handle = Modules().find(path)
+    writer.join()
+    assert (handle.digest, handle.size, handle.read(1, 2)) == (sha(b"wasm"), 4, b"as")
+
+
+def test_a_file_without_end_is_read_to_the_limit() -> None:
+    with pytest.raises(errors.ModuleTooLarge, match="more than the 20000000 bytes"):
+        Modules().find("/dev/zero", lambda: 20_000_000)
+
+
+def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "large.wasm"
+    with path.open("wb") as file:
+        file.truncate(2**43)
+    with pytest.raises(errors.ModuleTooLarge):
+        Modules().find(path, lambda: 2**42)
+
+
+@pytest.mark.timeout(20)
+def test_a_connection_that_can_not_be_opened_leaves_nothing_that_its_context_waits_for() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with pytest.raises(UnicodeEncodeError):
+        Link(context, "tcp://\udcff:1", Patience())
+    with pytest.raises(BadSetting):
+        Link(context, "nowhere://h:1", Patience())
+    context.term()
 
 
 def test_equal_bytes_are_hashed_once() -> None:
