@@ -31,7 +31,8 @@ Entry = tuple[int, int, int, Job]
 class _Share:
     """A principal, or a group of one."""
 
-    spent: float  # slot time used, level with the others' at the time of joining, seconds
+    spent: float  # slot time used by ended jobs, level with the others' at the time of joining, seconds
+    pending: float = 0.0  # what its running jobs are taken to use, seconds
     waiting: int = 0  # jobs queued
     running: int = 0  # jobs dispatched whose use is not known
     place: int = 0  # number of its latest entry among the turns
@@ -45,8 +46,8 @@ class _Turns:
 
     def __init__(self) -> None:
         self.shares: OrderedDict[str, _Share] = OrderedDict()  # those that became idle last at the end
-        self._heap: list[tuple[float, int, str]] = []  # spent, number of the entry, name; stale ones too
-        self._level = 0.0  # spent by the one that went last
+        self._heap: list[tuple[float, int, str]] = []  # spent and pending, number of the entry, name; stale ones too
+        self._level = 0.0  # spent by the one that went last, without what was pending: that may prove less
         self._entries = 0  # entries made so far
         self._idle = 0  # shares with nothing waiting or running
 
@@ -65,21 +66,21 @@ class _Turns:
     def next(self) -> str:
         """Whose turn it is. Raises ``InvariantError`` when nothing waits."""
         while self._heap:
-            spent, number, name = self._heap[0]
+            _, number, name = self._heap[0]
             share = self.shares.get(name)
             if share is not None and share.waiting and share.place == number:
-                self._level = max(self._level, spent)
+                self._level = max(self._level, share.spent)
                 return name
             heapq.heappop(self._heap)
         raise InvariantError("the queue is empty")
 
-    def charge(self, name: str, seconds: float) -> None:
-        """The share has used so much more, or less."""
-        share = self.shares.get(name)
-        if share is not None:
-            share.spent += seconds
-            if share.waiting:
-                self._enter(name, share)
+    def charge(self, name: str, pending: float, spent: float = 0.0) -> None:
+        """The share is taken to use, and has used, so much more or less."""
+        share = self.shares[name]
+        share.pending += pending
+        share.spent += spent
+        if share.waiting:
+            self._enter(name, share)
 
     def changed(self, name: str, waiting: int = 0, running: int = 0) -> None:
         """So many more jobs of the share wait or run."""
@@ -97,7 +98,7 @@ class _Turns:
     def _enter(self, name: str, share: _Share) -> None:
         self._entries += 1
         share.place = self._entries
-        heapq.heappush(self._heap, (share.spent, share.place, name))
+        heapq.heappush(self._heap, (share.spent + share.pending, share.place, name))
         if len(self._heap) > 2 * len(self.shares) + 32:
             self._heap = [entry for entry in self._heap if self._current(entry)]
             heapq.heapify(self._heap)
@@ -183,7 +184,7 @@ class FairQueue:
             group = groups.shares[job.spec.group]
             group.average += WEIGHT * (cost - group.average) if group.average else cost
             self._average += WEIGHT * (cost - self._average)
-        self._charge(job, cost - charged)
+        self._charge(job, -charged, cost)
         groups.changed(job.spec.group, running=-1)
         self._principals.changed(job.key[0], running=-1)
 
@@ -203,9 +204,9 @@ class FairQueue:
         self._groups(job.key[0]).changed(job.spec.group, -1, running)
         self._principals.changed(job.key[0], -1, running)
 
-    def _charge(self, job: Job, seconds: float) -> None:
-        self._groups(job.key[0]).charge(job.spec.group, seconds)
-        self._principals.charge(job.key[0], seconds)
+    def _charge(self, job: Job, pending: float, spent: float = 0.0) -> None:
+        self._groups(job.key[0]).charge(job.spec.group, pending, spent)
+        self._principals.charge(job.key[0], pending, spent)
 
     def _groups(self, principal: str) -> _Turns:
         groups = self._principals.shares[principal].groups

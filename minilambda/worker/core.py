@@ -140,7 +140,7 @@ class Core:
     def _dispatch(self, message: m.Dispatch, now: float) -> None:
         self.link.seen = max(self.link.seen, message.sequence)
         for ref in message.settled:
-            self.finished.drop(ref)
+            self.finished.acknowledge(ref, now)
         finished = self.finished.get(message.ref)
         if finished is not None:
             self.words.done(finished)
@@ -169,7 +169,7 @@ class Core:
             self.execution.finish(job, results.ended(job, "cancelled", ""), now)
 
     def _acknowledge(self, message: m.Acknowledge, now: float) -> None:
-        self.finished.drop(message.ref)
+        self.finished.acknowledge(message.ref, now)
         job = self.execution.jobs.get(message.ref)
         if job is not None and job.begun:
             self.execution.kill(job, "stale")

@@ -93,11 +93,26 @@ def _queued(job: Job, until: float | None) -> float:
     return max(0.0, (job.started - job.received - job.fetched - job.compiled) * 1000)
 
 
+SAFE_FOR = 20.0
+"""How long a result is kept that the broker has acknowledged, seconds: its word to the client may be lost with it."""
+
+MAX_SAFE = 64
+"""Acknowledged results that are kept, at most."""
+
+MAX_SAFE_BYTES = 16 * 1024
+"""An acknowledged result with more output is not kept, bytes."""
+
+
 class Kept:
-    """The results that the broker has not acknowledged: named at a registration, sent anew, served in pieces."""
+    """The results of ended jobs: named at a registration, sent anew, served in pieces.
+
+    Those that the broker has not acknowledged count; of the others the last small ones are remembered for a while, in
+    case a broker dies between its word to the worker and its word to the client.
+    """
 
     def __init__(self) -> None:
-        self._by_ref: OrderedDict[JobRef, Finished] = OrderedDict()  # the one that goes next first
+        self._by_ref: OrderedDict[JobRef, Finished] = OrderedDict()  # not acknowledged, the one that goes next first
+        self._safe: OrderedDict[JobRef, Finished] = OrderedDict()  # acknowledged, the oldest first
 
     def __len__(self) -> int:
         return len(self._by_ref)
@@ -109,17 +124,31 @@ class Kept:
         return iter(self._by_ref)
 
     def get(self, ref: JobRef) -> Finished | None:
-        return self._by_ref.get(ref)
+        """The result of a job, an acknowledged one too."""
+        return self._by_ref.get(ref) or self._safe.get(ref)
+
+    def listed(self) -> list[JobRef]:
+        """What a broker that does not know this worker should hear of."""
+        return [*self._by_ref, *self._safe]
 
     def add(self, finished: Finished, now: float) -> None:
         """Raises ``InvariantError`` for a job that has ended already."""
-        if finished.ref in self._by_ref:
+        if self.get(finished.ref) is not None:
             raise InvariantError(f"{finished.ref} ended twice.")
         finished.at = now
         self._by_ref[finished.ref] = finished
 
-    def drop(self, ref: JobRef) -> None:
-        self._by_ref.pop(ref, None)
+    def acknowledge(self, ref: JobRef, now: float) -> None:
+        """The result is safe with the broker."""
+        finished = self._by_ref.pop(ref, None)
+        if finished is None:
+            return
+        size = len(finished.stdout) + len(finished.stderr) + len(finished.value)
+        if size <= MAX_SAFE_BYTES:
+            finished.at = now
+            self._safe[ref] = finished
+            if len(self._safe) > MAX_SAFE:
+                self._safe.popitem(last=False)
 
     def body(self, handle: str, now: float) -> bytes:
         """The body of a handle, its result kept anew from now; empty when there is none."""
@@ -134,6 +163,8 @@ class Kept:
         """Drops those that ended, or were last fetched of, ``keep`` seconds ago."""
         while self._by_ref and now >= self.oldest + keep:
             self._by_ref.popitem(last=False)
+        while self._safe and now >= next(iter(self._safe.values())).at + SAFE_FOR:
+            self._safe.popitem(last=False)
 
     @property
     def oldest(self) -> float:

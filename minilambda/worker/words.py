@@ -62,7 +62,7 @@ class Words:
             ended=self._link.ended[0],
             seen=self._link.ended[1],
             held=tuple(self._execution.jobs)[:LISTED],
-            finished=tuple(self._finished)[:LISTED],
+            finished=tuple(self._finished.listed())[:LISTED],
         )
         self._say(about)
         self._link.registering(about.held, now)
@@ -71,7 +71,7 @@ class Words:
         """A session began: what became of jobs since the registration, and every result that is kept."""
         gone = [ref for ref in self._link.held if ref not in self._execution.jobs]
         untold = len(gone)
-        for ref in [*gone, *(ref for ref in self._finished if ref not in gone)]:
+        for ref in [*gone, *(ref for ref in self._finished.listed() if ref not in gone)]:
             untold = max(0, untold - 1)
             finished = self._finished.get(ref)
             if finished is not None:

@@ -65,8 +65,8 @@ def without_keeping_results(patch: pytest.MonkeyPatch) -> None:
     lost = WorkerCore._lost
 
     def forgetful(self: WorkerCore, now: float, soon: bool) -> None:
-        for ref in list(self.finished):
-            self.finished.drop(ref)
+        self.finished._by_ref.clear()
+        self.finished._safe.clear()
         lost(self, now, soon)
 
     patch.setattr(WorkerCore, "_lost", forgetful)

@@ -107,6 +107,22 @@ def test_who_was_away_has_saved_nothing_up() -> None:
     assert 4 <= sum(item.key[0] == "late" for item in first) <= 6
 
 
+def test_who_comes_later_does_not_wait_for_what_others_were_only_taken_to_use() -> None:
+    # given: jobs have been long so far, so those of a are charged much in advance, and prove short
+    queue = filled(*(job(n) for n in range(3)))
+    while queue:
+        queue.settle(queue.pop(), 100.0)
+    for number in range(10, 200):
+        queue.push(job(number, "a", "many"))
+    flight = [queue.pop() for _ in range(12)]
+    # when
+    queue.push(job(500, "a", "one"))
+    for item in flight:
+        queue.settle(item, 0.03)
+    # then
+    assert 500 in [queue.pop().number for _ in range(2)]
+
+
 def test_a_job_that_never_began_costs_nothing() -> None:
     queue = filled(job(1), job(2), job(3), job(4, "b"), job(5, "b"))
     order = []

@@ -230,3 +230,16 @@ def test_a_worker_registers_once_it_can_run_a_job_and_not_before() -> None:
     # then
     assert early == []
     assert [type(action.message) for action in late if isinstance(action, a.Send)] == [m.Register]
+
+
+def test_an_acknowledged_result_is_named_and_sent_to_the_next_broker() -> None:
+    # given: the broker's word to the client may have died with it
+    driver = running(ref("job"))
+    driver.finish(0, outcome(b"out"))
+    driver.take(m.Register)
+    driver.acknowledge(ref("job"))
+    # when
+    driver.hear(m.RegisterAgain())
+    driver.advance(1.0)
+    # then
+    assert ref("job") in driver.one(m.Register).finished
