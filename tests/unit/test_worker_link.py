@@ -240,6 +240,6 @@ def test_an_acknowledged_result_is_named_and_sent_to_the_next_broker() -> None:
     driver.acknowledge(ref("job"))
     # when
     driver.hear(m.RegisterAgain())
-    driver.advance(1.0)
+    driver.advance(0.1)
     # then
     assert ref("job") in driver.one(m.Register).finished
