@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+from abc import ABC, abstractmethod
 from typing import Any
 
 from minilambda.worker import codec
@@ -19,7 +20,7 @@ from minilambda.worker.events import ProcessEvent
 _LAST_WORDS = 3  # messages read of a dead process: an outcome, a fault, and the end
 
 
-class Child:
+class Child(ABC):
     """A process that the template forks for us. Owns its channel and its descriptors."""
 
     def __init__(self, number: int, own_fds: list[int], spill: int | None) -> None:
@@ -88,17 +89,17 @@ class Child:
         """Largest message that it may send now, bytes."""
         return MAX_PACKET
 
+    @abstractmethod
     def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:
         """Events for one message. Raises ChannelError when it is not one that may come now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def died(self, how: str) -> list[ProcessEvent]:
         """Events for its death, which the template reports as ``how``. Called once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def request(self) -> tuple[bytes, list[int]]:
         """What the template must be told to fork it: the message and the descriptors."""
-        raise NotImplementedError
 
     @property
     def pidfd(self) -> int | None:
