@@ -111,5 +111,5 @@ class BodySide:
         ref = job.ref
         job.holder = ""
         self._core.lose(job, now)
-        self._core.tell(worker, Acknowledge(worker.session, ref), job)
+        self._core.tell(worker, Acknowledge(worker.session, ref, stale=True), job)
         self._pull(worker)

@@ -39,7 +39,7 @@ from minilambda.broker.unclaimed import Unclaimed
 from minilambda.broker.views import failed, final_result, result_reply, status_reply
 from minilambda.broker.worker_side import WorkerSide
 from minilambda.errors import Busy, MinilambdaError, RequestError, StorageFailed
-from minilambda.messages import Message, Refused, Reply, Request, Result
+from minilambda.messages import JobRef, Message, Refused, Reply, Request, Result
 from minilambda.settings import BrokerSettings
 from minilambda.wire import Malformed
 
@@ -218,6 +218,11 @@ class Core:
             self.reply(waiter.route, result_reply(job, waiter.request), job)
         job.waiters.clear()
         self.keep(job)
+
+    def answered(self, ref: JobRef) -> bool:
+        """The job has ended with this very attempt, so its result is the one that everybody is told."""
+        job = self.jobs.get((ref.principal, ref.job))
+        return job is not None and job.ended and job.attempt == ref.attempt
 
     def keep(self, job: Job) -> None:
         """Keep an ended job for those who ask later, in place of older ones where there are too many."""

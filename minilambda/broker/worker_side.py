@@ -114,7 +114,7 @@ class WorkerSide:
             if job is None or not (earlier or (job.attempt == ref.attempt and job.holder == worker.id)):
                 if held:
                     core.tell(worker, Stop(worker.session, ref))
-                core.tell(worker, Acknowledge(worker.session, ref))
+                core.tell(worker, Acknowledge(worker.session, ref, stale=not core.answered(ref)))
                 continue
             if waits:
                 core.placement.adopt(job, worker, ref.attempt, now)
@@ -183,7 +183,7 @@ class WorkerSide:
         core.timers.set(("alive", session), until)
         for holder, ref in core.unclaimed.expired(now):
             if holder.session in core.workers.sessions:
-                core.send(holder.route, Acknowledge(holder.session, ref))
+                core.send(holder.route, Acknowledge(holder.session, ref, stale=True))
         stalled = bool(worker.arrivals) and worker.moved_at + STALL <= now
         fetched = {item.job for item in worker.arrivals.values()}
         for job in list(worker.leaving.values()):
@@ -255,7 +255,7 @@ class WorkerSide:
         if job is None or job.attempt != message.ref.attempt:
             core.count("stale_result")
             self._hear(worker, message)
-            core.send(route, Acknowledge(worker.session, message.ref))
+            core.send(route, Acknowledge(worker.session, message.ref, stale=not core.answered(message.ref)))
             return
         if worker.arrivals and any(item.job is job for item in worker.arrivals.values()):
             core.count("stale_result")

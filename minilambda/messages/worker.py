@@ -146,6 +146,7 @@ class Acknowledge(FromBroker):
 
     TYPE: ClassVar[str] = "acknowledge"
     ref: JobRef
+    stale: Flag = False  # nobody was told this result: it must not be offered again
 
 
 # --- both ways between broker and worker -------------------------------------------------------------

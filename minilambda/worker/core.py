@@ -169,7 +169,7 @@ class Core:
             self.execution.finish(job, results.ended(job, "cancelled", ""), now)
 
     def _acknowledge(self, message: m.Acknowledge, now: float) -> None:
-        self.finished.acknowledge(message.ref, now)
+        self.finished.acknowledge(message.ref, now, message.stale)
         job = self.execution.jobs.get(message.ref)
         if job is not None and job.begun:
             self.execution.kill(job, "stale")

@@ -138,10 +138,12 @@ class Kept:
         finished.at = now
         self._by_ref[finished.ref] = finished
 
-    def acknowledge(self, ref: JobRef, now: float) -> None:
-        """The result is safe with the broker."""
+    def acknowledge(self, ref: JobRef, now: float, stale: bool = False) -> None:
+        """The result is safe with the broker, or ``stale``: nobody wants it."""
+        if stale:
+            self._safe.pop(ref, None)
         finished = self._by_ref.pop(ref, None)
-        if finished is None:
+        if finished is None or stale or finished.result.state == "cancelled":
             return
         size = len(finished.stdout) + len(finished.stderr) + len(finished.value)
         if size <= MAX_SAFE_BYTES:

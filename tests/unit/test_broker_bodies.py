@@ -218,7 +218,7 @@ def test_a_result_that_can_not_be_had_counts_as_a_loss(wrong: Chunk) -> None:
     ref = holder.agent.ref("j")
     holder.finish("j", stdout=LARGE)
     chunk = Chunk(holder.agent.session, holder.asked[0].handle, wrong.offset, wrong.total, wrong.data)
-    assert Acknowledge(holder.agent.session, ref) in holder.agent.give(chunk)
+    assert Acknowledge(holder.agent.session, ref, stale=True) in holder.agent.give(chunk)
     assert world.core.jobs["local", "j"].losses == 1
     assert holder.agent.ref("j").attempt == 2
 

@@ -150,7 +150,7 @@ def test_what_nobody_claims_is_dropped_in_the_end() -> None:
         answers += agent.look()
         answers += agent.give(Report(agent.session, 1, 0))
     # then
-    assert answers.count(Acknowledge(agent.session, REF)) == 1
+    assert answers.count(Acknowledge(agent.session, REF, stale=True)) == 1
     world.run("j")
     assert agent.ref("j").attempt == 1
 

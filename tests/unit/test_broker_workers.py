@@ -143,7 +143,7 @@ def test_a_late_result_of_an_older_attempt_is_dropped_and_acknowledged() -> None
     assert fast.ref("j").attempt == 2
     slow.register(held=(old,))
     answers = slow.give(Done(slow.session, old, 0, 0, Result("completed", 66)))
-    assert answers == [Acknowledge(slow.session, old)]
+    assert answers == [Acknowledge(slow.session, old, stale=True)]
     assert world.take("c") == []
     fast.done("j", Result("completed", 7))
     assert world.only("c", JobResult).result.exit_code == 7
@@ -258,10 +258,10 @@ def test_a_job_that_has_moved_on_is_stopped_at_the_worker_that_comes_back() -> N
     session = agent.session
     assert answers == [
         Stop(session, ref),
-        Acknowledge(session, ref),
+        Acknowledge(session, ref, stale=True),
         Stop(session, gone),
-        Acknowledge(session, gone),
-        Acknowledge(session, gone),
+        Acknowledge(session, gone, stale=True),
+        Acknowledge(session, gone, stale=True),
     ]
 
 

@@ -243,3 +243,16 @@ def test_an_acknowledged_result_is_named_and_sent_to_the_next_broker() -> None:
     driver.advance(0.1)
     # then
     assert ref("job") in driver.one(m.Register).finished
+
+
+def test_a_stale_result_is_not_offered_again() -> None:
+    # given
+    driver = running(ref("job"))
+    driver.finish(0, outcome(b"out"))
+    driver.take(m.Register)
+    # when
+    driver.hear(m.Acknowledge(driver.session, ref("job"), stale=True))
+    driver.hear(m.RegisterAgain())
+    driver.advance(0.1)
+    # then
+    assert driver.one(m.Register).finished == ()
