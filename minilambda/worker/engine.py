@@ -166,11 +166,6 @@ class Cell:
         self.instantiated = False
 
     @property
-    def is_open(self) -> bool:
-        """There is a store."""
-        return self._store is not None
-
-    @property
     def store(self) -> wasmtime.Store:
         """The store as the public interface knows it, until ``close``."""
         return _Lent(self._store, self._context, self._engine)

@@ -36,10 +36,6 @@ class Cell:
             self._stdin = None
 
     @property
-    def is_open(self) -> bool:
-        return self._store is not None
-
-    @property
     def instantiated(self) -> bool:
         return self._instance is not None
 

@@ -140,7 +140,7 @@ def main(agent: int, fd: int, compiler_name: str, delay: float) -> None:
     walls.ignore_stops()
     walls.set_name("ml-template")
     walls.forget_environment()
-    time.sleep(delay)
+    time.sleep(delay)  # here, where nobody waits: the agent must not, and it can kill this process meanwhile
     template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compiler_name)
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages shared with the children
