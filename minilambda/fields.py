@@ -19,38 +19,40 @@ MAX_INT = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``accept(value)`` tells whether a decoded value may stand in a field; ``what`` says so for people."""
+    """``accept(value)`` tells whether a decoded value may stand in a field; ``what`` says so for people.
+
+    ``test`` says the same as ``accept`` as an expression of ``v`` and of ``using``, one value that it may need:
+    ``codegen`` writes it in line. "": there is none, ``accept`` is called.
+    """
 
     what: str
     accept: Callable[[Any], bool]
+    test: str = ""
+    using: Any = None
+
+
+def _tested(what: str, test: str, using: Any = None) -> Check:
+    return Check(what, eval(f"lambda v: {test}", {"using": using}), test, using)
 
 
 def integer(low: int, high: int) -> Check:
-    return Check(
-        f"an integer from {low} to {high}",
-        lambda value: type(value) is int and low <= value <= high,
-    )
+    return _tested(f"an integer from {low} to {high}", f"type(v) is int and {low} <= v <= {high}")
 
 
 def number(high: float) -> Check:
-    return Check(
-        f"a number from 0 to {high:g}",
-        lambda value: type(value) in (int, float) and 0 <= value <= high,
-    )
+    return _tested(f"a number from 0 to {high:g}", f"(type(v) is float or type(v) is int) and 0 <= v <= {high!r}")
 
 
 def text(limit: int) -> Check:
-    return Check(f"text of at most {limit} characters", lambda value: type(value) is str and len(value) <= limit)
+    return _tested(f"text of at most {limit} characters", f"type(v) is str and len(v) <= {limit}")
 
 
 def pattern(regex: str, what: str) -> Check:
-    match = re.compile(regex).fullmatch
-    return Check(what, lambda value: type(value) is str and match(value) is not None)
+    return _tested(what, "type(v) is str and using(v) is not None", re.compile(regex).fullmatch)
 
 
 def one_of(*words: str) -> Check:
-    allowed = frozenset(words)
-    return Check("one of " + ", ".join(words), lambda value: type(value) is str and value in allowed)
+    return _tested("one of " + ", ".join(words), "type(v) is str and v in using", frozenset(words))
 
 
 def texts(count: int, limit: int) -> Check:
@@ -94,7 +96,7 @@ Attempt = Annotated[int, integer(1, 1_000_000)]
 Millis = Annotated[int, integer(0, 366 * 24 * 3600 * 1000)]
 Duration = Annotated[float, number(1e15)]
 Size = Annotated[int, integer(0, 2**48)]
-Flag = Annotated[bool, Check("true or false", lambda value: type(value) is bool)]
+Flag = Annotated[bool, _tested("true or false", "type(v) is bool")]
 RequestId = Annotated[int, integer(0, MAX_INT)]
 JobId = Annotated[str, pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 of the characters A-Z a-z 0-9 . _ -")]
 Digest = Annotated[str, pattern(r"sha256:[0-9a-f]{64}", "'sha256:' and 64 hex digits in lower case")]

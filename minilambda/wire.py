@@ -3,21 +3,23 @@
 A message is ``[header, body frame …]``: the header is a msgpack map that begins with the version ``v``. Its key
 ``bodies`` lists the message's bodies: a small one in place, a larger one by its size, to follow in frames of at most
 ``MAX_FRAME`` bytes. Every frame costs each hop a few microseconds, so there are as few as possible. Sizes are checked
-before anything is decoded, and every field before a message is built. The envelope (routing ids up to the empty
-frame) is not this module's business, but for ``split_envelope``.
+before anything is decoded, and every field before a message is handed out: by functions that ``codegen`` makes of the
+message classes, and where these find anything odd, once more by the tables in ``shapes``, which say what is wrong. The
+envelope (routing ids up to the empty frame) is not this module's business, but for ``split_envelope``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast, get_args
 
 import msgpack
 
+from minilambda.codegen import Reader, Writer, reader_of, writer_of
 from minilambda.errors import BadRequest, InputTooLarge, RequestError, UnsupportedVersion
 from minilambda.fields import MAX_FRAME, Check, JobId
 from minilambda.messages import Message
-from minilambda.shapes import Shape, fill, part_of, plain, shape_of, values_of
+from minilambda.shapes import part_of, shape_of, values_of
 
 VERSION = 1
 """Version of the protocol, in the key ``v`` of every header."""
@@ -52,24 +54,17 @@ def split_envelope(frames: list[bytes]) -> tuple[tuple[bytes, ...], list[bytes]]
 
 def encode(message: Message) -> list[bytes]:
     """The frames of a message, without an envelope. Bodies are not copied where they fit one frame."""
-    shape = shape_of(type(message))
-    header: dict[str, Any] = {"v": VERSION, "type": message.TYPE}
-    fill(header, message, shape)
+    cls = type(message)
+    header = (_WRITERS.get(cls) or _writer(cls))(message)
+    bodies: list[tuple[str, Any]] | None = header.get("bodies")
+    if bodies is None:
+        return [_pack(header)]
     frames: list[bytes] = [b""]
-    if shape.bodies:
-        listing: list[tuple[str, int | bytes]] = []
-        for name in shape.bodies:
-            body: bytes = getattr(message, name)
-            if not body:
-                continue
-            if len(body) <= MAX_IN_PLACE:
-                listing.append((name, bytes(body)))
-            else:
-                listing.append((name, len(body)))
-                frames.extend(_cut(body))
-        if listing:
-            header["bodies"] = listing
-    frames[0] = msgpack.packb(header)
+    for index, (name, body) in enumerate(bodies):
+        if len(body) > MAX_IN_PLACE:
+            bodies[index] = (name, len(body))
+            frames += _cut(body)
+    frames[0] = _pack(header)
     return frames
 
 
@@ -82,25 +77,26 @@ def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) ->
     if not frames or len(frames[0]) > MAX_FRAME:
         raise Malformed(BadRequest("A message is a header of at most 256 KiB, and its bodies."))
     header = _unpack(frames[0])
-    request, job = _identity(header)
     try:
-        _check_version(header.pop("v", None))
-        name = header.pop("type", None)
-        cls = accepted.get(name) if type(name) is str else None
-        if cls is None:
-            raise BadRequest(f"{_name(name)} is not a message that can be sent here.")
-        shape = shape_of(cls)
-        bodies = _bodies(header.pop("bodies", ()), frames[1:], shape, max_body)
-        values = values_of(header, shape, "")
-        return cls(**values, **bodies)
+        version, cls = header["v"], accepted[header["type"]]
+        if version == VERSION and type(version) is int:
+            read, spare, bodies = _READERS.get(cls) or reader_of(cls), 2, None
+            if "bodies" in header or len(frames) > 1:
+                bodies = _bodies(header.get("bodies", ()), frames, shape_of(cls).bodies, max_body)
+                spare = 3
+            message: Message | None = read(header, bodies, spare)
+            if message is not None:
+                return message
+    except (KeyError, TypeError):
+        pass
     except RequestError as error:
-        raise Malformed(error, request, job) from None
+        raise Malformed(error, *_identity(header)) from None
+    return _careful(header, frames, accepted, max_body)
 
 
 def pack(part: Any) -> bytes:
     """A part of a message by itself, such as a ``JobSpec``, to be kept somewhere."""
-    packed: bytes = msgpack.packb(plain(part))
-    return packed
+    return _pack(writer_of(type(part))(part))
 
 
 def unpack(cls: type[Part], data: bytes) -> Part:
@@ -108,19 +104,38 @@ def unpack(cls: type[Part], data: bytes) -> Part:
     return cast(Part, part_of(_unpack(data), shape_of(cls)))
 
 
-def by_name(classes: Iterable[type[Message]]) -> dict[str, type[Message]]:
-    """Wire name to class, for ``decode``. The classes are ready for use afterwards, without a slow first time."""
-    prepare(classes)
-    return {cls.TYPE: cls for cls in classes}
+def by_name(classes: Iterable[type[Message]], lazily: bool = False) -> dict[str, type[Message]]:
+    """Wire name to class, for ``decode``. The classes are ready afterwards, without a slow first time.
+
+    ``lazily``: each is made ready by its first message, where few of them will come.
+    """
+    found = {cls.TYPE: cls for cls in classes}
+    if not lazily:
+        for cls in classes:
+            _READERS[cls] = reader_of(cls)
+    return found
 
 
 def prepare(classes: Iterable[type[Message]]) -> None:
-    """Makes ready what is needed to encode and decode these messages."""
+    """Makes ready what is needed to encode these messages, which their first one would do else."""
     for cls in classes:
-        shape_of(cls)
+        _writer(cls)
+
+
+_WRITERS: dict[type[Message], Writer] = {}
+_READERS: dict[type[Message], Reader] = {}
+
+
+def _writer(cls: type[Message]) -> Writer:
+    made = _WRITERS[cls] = writer_of(cls, v=VERSION, type=cls.TYPE)
+    return made
 
 
 # --- encoding ----------------------------------------------------------------------------------------
+
+
+_pack: Callable[[Any], bytes] = msgpack.Packer().pack
+"""One packer for all: it holds the interpreter's lock while it packs, and making one each time costs as much again."""
 
 
 def _cut(body: bytes) -> list[bytes]:
@@ -135,13 +150,32 @@ def _cut(body: bytes) -> list[bytes]:
 
 def _unpack(header: bytes) -> dict[str, Any]:
     try:
-        value = msgpack.unpackb(header, strict_map_key=True, raw=False, use_list=True)
+        value = msgpack.unpackb(header)  # keys are text or binary, text is UTF-8, arrays are lists
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
         raise Malformed(BadRequest("The header is not valid msgpack.")) from None
     if type(value) is not dict:
         raise Malformed(BadRequest("The header is not a msgpack map."))
     return value
 
+
+def _careful(header: dict[str, Any], frames: Frames, accepted: dict[str, type[Message]], max_body: int) -> Message:
+    """As ``decode``, by the tables; raises ``Malformed`` with the first thing that is wrong."""
+    try:
+        _check_version(header.get("v"))
+        name = header.get("type")
+        cls = accepted.get(name) if type(name) is str else None
+        if cls is None:
+            raise BadRequest(f"{_name(name)} is not a message that can be sent here.")
+        shape = shape_of(cls)
+        bodies = _bodies(header.get("bodies", ()), frames, shape.bodies, max_body)
+        fields = {key: value for key, value in header.items() if key not in _OWN_KEYS}
+        return cls(**values_of(fields, shape, ""), **bodies)
+    except RequestError as error:
+        raise Malformed(error, *_identity(header)) from None
+
+
+_OWN_KEYS = frozenset({"v", "type", "bodies"})
+"""Header keys that are no fields of a message."""
 
 _IS_JOB_ID = cast(Check, get_args(JobId)[1]).accept
 
@@ -166,31 +200,30 @@ def _name(value: Any) -> str:
     return repr(value[:64]) if type(value) is str else "what is no text"
 
 
-def _bodies(listing: Any, frames: Frames, shape: Shape, max_body: int) -> dict[str, bytes]:
+def _bodies(listing: Any, frames: Frames, names: tuple[str, ...], max_body: int) -> dict[str, bytes]:
     """The bodies by name; every size is checked against the frames before any are joined."""
-    if type(listing) not in (list, tuple) or len(listing) > len(shape.bodies):
+    if type(listing) not in (list, tuple) or len(listing) > len(names):
         raise BadRequest("bodies: must be a list of the bodies that this message has.")
     found: dict[str, bytes] = {}
-    total, at = 0, 0
+    total, at = 0, 1
     for entry in listing:
         if type(entry) not in (list, tuple) or len(entry) != 2:
             raise BadRequest("bodies: each entry must be [name, size] or [name, binary].")
         name, body = entry
-        if name not in shape.bodies or name in found:
+        if name not in names or name in found:
             raise BadRequest(f"bodies: {_name(name)} is unknown or named twice.")
-        in_place = type(body) is bytes
-        size = len(body) if in_place else body
+        size = len(body) if type(body) is bytes else body
         if type(size) is not int or size <= 0:
             raise BadRequest("bodies: each body must have a positive size, or be binary that is not empty.")
         total += size
         if total > max_body:
             raise InputTooLarge(f"bodies: {total} bytes or more together, at most {max_body} are accepted.")
-        if in_place:
-            if size > MAX_IN_PLACE:
-                raise BadRequest(f"bodies: {name} has {size} bytes in place, more than {MAX_IN_PLACE}.")
-            found[name] = body
-        else:
+        if size is body:
             found[name], at = _framed(name, size, frames, at)
+        elif size > MAX_IN_PLACE:
+            raise BadRequest(f"bodies: {name} has {size} bytes in place, more than {MAX_IN_PLACE}.")
+        else:
+            found[name] = body
     if at != len(frames):
         raise BadRequest("bodies: there are frames that no entry names.")
     return found

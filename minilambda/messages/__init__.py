@@ -1,4 +1,4 @@
-"""Every message of the protocol, as frozen values.
+"""Every message of the protocol, as values that nobody changes (see ``parts``).
 
 A message's wire name is in ``TYPE``; its fields are the header's keys, and the fields of type ``Body`` follow the
 header as frames. Fields with a default may be left out of a header. ``docs/protocol.md`` is the reference for people;

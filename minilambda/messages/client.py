@@ -26,19 +26,19 @@ from minilambda.messages.parts import Body, JobSpec, Message, Result, Rows, Stat
 # --- client to broker --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Request(Message):
     """A message that gets exactly one reply, which repeats ``request``."""
 
     request: RequestId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Hello(Request):
     TYPE: ClassVar[str] = "hello"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Run(Request):
     """Run a job and wait for its result; with ``detach``, answer as soon as it is accepted."""
 
@@ -52,28 +52,31 @@ class Run(Request):
     values: Body = b""  # msgpack list of typed parameters for ``invoke``; empty: parse ``args``
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class GetStatus(Request):
     TYPE: ClassVar[str] = "status"
     job: JobId
+    principal: Label = ""  # whose job, for an admin; "": the sender's own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class GetResult(Request):
     """Answered with ``result`` at the job's end, with ``state`` after ``wait_ms``."""
 
     TYPE: ClassVar[str] = "get_result"
     job: JobId
     wait_ms: Millis = 0
+    principal: Label = ""  # whose job, for an admin; "": the sender's own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Cancel(Request):
     TYPE: ClassVar[str] = "cancel"
     job: JobId
+    principal: Label = ""  # whose job, for an admin; "": the sender's own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Put(Request):
     """One piece of a module's bytes, in order. Without data it asks how much the broker has."""
 
@@ -84,26 +87,27 @@ class Put(Request):
     data: Body = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ListModules(Request):
     TYPE: ClassVar[str] = "list_modules"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ListWorkers(Request):
     TYPE: ClassVar[str] = "list_workers"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ListJobs(Request):
     """The principal's jobs, newest first."""
 
     TYPE: ClassVar[str] = "list_jobs"
     state: Label = ""  # of a job, or the code that it failed with; "": any
     limit: Annotated[int, integer(1, 1000)] = 100  # rows, at most
+    principal: Label = ""  # whose jobs, for an admin; "*": everybody's; "": the sender's own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RunAgain(Request):
     """Run an ended job once more, as another job. Answered as a detached ``run``."""
 
@@ -115,12 +119,12 @@ class RunAgain(Request):
 # --- broker to client --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reply(Message):
     request: RequestId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Welcome(Reply):
     TYPE: ClassVar[str] = "welcome"
     broker: Label  # name and version of the software
@@ -134,7 +138,7 @@ class Welcome(Reply):
     max_wait_ms: Millis  # the longest ``wait_ms`` that is honoured
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Accepted(Reply):
     """The job of a detached ``run`` is in the broker's hands."""
 
@@ -143,7 +147,7 @@ class Accepted(Reply):
     state: State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobResult(Reply):
     TYPE: ClassVar[str] = "result"
     job: JobId
@@ -153,7 +157,7 @@ class JobResult(Reply):
     value: Body = b""  # msgpack of what ``invoke`` returned
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobStatus(Reply):
     TYPE: ClassVar[str] = "state"
     job: JobId
@@ -164,7 +168,7 @@ class JobStatus(Reply):
     age_ms: Duration = 0.0  # since the job was accepted, milliseconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Stored(Reply):
     """What the broker has of a module."""
 
@@ -174,26 +178,26 @@ class Stored(Reply):
     complete: Flag  # all bytes are there and their hash is right
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ModuleList(Reply):
     TYPE: ClassVar[str] = "modules"
     modules: Rows  # maps of module, size, used_ms (since the last use), jobs (that need it now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobList(Reply):
     TYPE: ClassVar[str] = "jobs"
-    jobs: Rows  # maps of job, state, code, attempt, losses, age_ms (since it was accepted), module, worker
+    jobs: Rows  # maps of job, state, code, attempt, losses, age_ms (since it was accepted), module, worker, principal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class WorkerList(Reply):
     TYPE: ClassVar[str] = "workers"
     workers: Rows  # maps of name, id, state, slots, queue, done, seen_ms, host, pid, version
     queued: Count  # jobs in the broker's queue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Refused(Reply):
     """An error reply. ``request`` is 0 where the request could not be read so far."""
 

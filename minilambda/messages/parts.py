@@ -1,9 +1,13 @@
-"""What messages are made of: the parts that clients, broker and workers share."""
+"""What messages are made of: the parts that clients, broker and workers share.
+
+Messages and their parts are values: nobody changes one that has been made. They are not frozen because that makes
+each ten times as slow to build, and a job takes a dozen of them through every process.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from minilambda.fields import (
     Attempt,
@@ -30,18 +34,19 @@ TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """The states in which a job ends."""
 
 State = Annotated[str, one_of("queued", "assigned", "running", "completed", "failed", "cancelled")]
+Compiler = Annotated[str, one_of("", "cranelift", "winch")]
 Tier = Annotated[str, one_of("", "compiled", "disk", "warm")]
 Rows = Annotated[tuple[dict[str, Any], ...], Check("a list of maps", lambda value: type(value) in (list, tuple))]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Message:
     """Root of all messages."""
 
     TYPE: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class JobSpec:
     """What a job is: the module and how to run it. A limit of 0 means the default of the worker."""
 
@@ -60,7 +65,7 @@ class JobSpec:
     if_no_workers: Annotated[str, one_of("wait", "fail")] = "wait"  # "fail": refuse with ``no_workers``
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ErrorInfo:
     """Why a job failed."""
 
@@ -70,9 +75,9 @@ class ErrorInfo:
     backtrace: Sentence | None = None  # wasm frames, innermost first, one a line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Usage:
-    """Where the time of a job went. Milliseconds, but for the last."""
+    """Where the time of a job went, milliseconds; and what it took besides."""
 
     queued_ms: Duration = 0.0  # in the broker's queue and the worker's
     fetch_ms: Duration = 0.0  # the module's bytes, broker to worker
@@ -82,24 +87,27 @@ class Usage:
     total_ms: Duration = 0.0  # accepted by the broker to result at the broker
     cpu_ms: Duration = 0.0  # processor time of the runner
     peak_memory_bytes: Size = 0  # guest memory at its largest, bytes
+    compiler: Compiler = ""  # whose code the guest ran as; "" when it never ran
 
 
-@dataclass(frozen=True, slots=True)
+_UNUSED = Usage()
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class Result:
     """How a job ended, without its output."""
 
     state: State  # one of TERMINAL
     exit_code: Annotated[int, integer(-(2**31), 2**32 - 1)] | None = None  # the guest's own; None when it was ended
     error: ErrorInfo | None = None  # None when completed
-    usage: Usage = Usage()
+    usage: Usage = _UNUSED
     tier: Tier = ""  # how cold it was: "compiled", "disk" or "warm"; "" when it never ran
     worker: Label = ""  # name of the worker that ran it last; "" when none did
     attempt: Count = 0  # the attempt that ended it, from 1; 0 when it never left the queue
 
 
-@dataclass(frozen=True, slots=True)
-class JobRef:
-    """One attempt of one job."""
+class JobRef(NamedTuple):
+    """One attempt of one job. A tuple, since it is the key of many maps and travels as a list."""
 
     principal: Label
     job: JobId

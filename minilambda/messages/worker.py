@@ -11,7 +11,7 @@ from minilambda.messages.parts import Body, JobRef, JobSpec, Message, Refs, Resu
 # --- worker to broker --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Register(Message):
     """The first word of a worker, and again whenever the broker asks."""
 
@@ -29,14 +29,14 @@ class Register(Message):
     finished: Refs = ()  # jobs whose results it still keeps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FromWorker(Message):
     """Root of a registered worker's messages. ``session`` is the one that ``registered`` gave."""
 
     session: Count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Report(FromWorker):
     """Sign of life and queue length, as of the dispatch numbered ``seen``."""
 
@@ -47,7 +47,7 @@ class Report(FromWorker):
     running: Refs = ()  # jobs whose guest has started
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Done(FromWorker):
     """A job ended at the worker. Bodies that are too large to ride along are in ``withheld`` and are fetched."""
 
@@ -62,7 +62,7 @@ class Done(FromWorker):
     value: Body = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Returned(FromWorker):
     """Answers a recall, or hands a job back when draining."""
 
@@ -73,7 +73,7 @@ class Returned(FromWorker):
     begun: Flag = False  # True: too late, the worker keeps the job
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Goodbye(FromWorker):
     TYPE: ClassVar[str] = "goodbye"
 
@@ -81,7 +81,7 @@ class Goodbye(FromWorker):
 # --- broker to worker --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Registered(Message):
     TYPE: ClassVar[str] = "registered"
     worker: JobId
@@ -91,26 +91,26 @@ class Registered(Message):
     result_keep_ms: Millis  # the worker keeps an unacknowledged result so long
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RegisterAgain(Message):
     """The broker does not know the sender or its session."""
 
     TYPE: ClassVar[str] = "register_again"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FromBroker(Message):
     session: Count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Beat(FromBroker):
     """Answers a report: the broker lives."""
 
     TYPE: ClassVar[str] = "beat"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Dispatch(FromBroker):
     TYPE: ClassVar[str] = "dispatch"
     sequence: Count  # from 1 in each session
@@ -124,7 +124,7 @@ class Dispatch(FromBroker):
     values: Body = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Recall(FromBroker):
     """Give the job back if its guest has not begun. Answered by ``returned``."""
 
@@ -132,7 +132,7 @@ class Recall(FromBroker):
     ref: JobRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Stop(FromBroker):
     """End the job as cancelled, whatever it is doing. Answered by ``done``."""
 
@@ -140,7 +140,7 @@ class Stop(FromBroker):
     ref: JobRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Acknowledge(FromBroker):
     """The result is safe, or no longer wanted: the worker may forget the job."""
 
@@ -152,7 +152,7 @@ class Acknowledge(FromBroker):
 # --- both ways between broker and worker -------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Fetch(Message):
     """Asks the holder of a module or of a job's body for a piece. The asker limits what is on its way."""
 
@@ -163,7 +163,7 @@ class Fetch(Message):
     size: Size  # at most MAX_FRAME
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Chunk(Message):
     """One piece. ``total`` 0 with no data: the holder does not have it any more."""
 
