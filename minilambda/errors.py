@@ -183,6 +183,23 @@ class NoWorkers(RequestError):
     sentence = "No worker is connected."
 
 
+class Forbidden(RequestError):
+    code = "forbidden"
+    sentence = "The key does not allow this."
+
+
+class QuotaExceeded(RequestError):
+    code = "quota_exceeded"
+    sentence = "The client has used up what it may have."
+
+
+class KeyRefused(RequestError):
+    """Raised by the client itself; it never travels."""
+
+    code = "key_refused"
+    sentence = "The broker and this side do not agree on keys."
+
+
 class Unreachable(RequestError):
     """Raised by the client itself; it never travels."""
 

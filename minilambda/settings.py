@@ -17,10 +17,28 @@ GIB = 1024 * MIB
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 
+COMPILERS: dict[str, tuple[str, ...]] = {
+    "tiered": ("cranelift", "winch"),
+    "cranelift": ("cranelift",),
+    "winch": ("winch",),
+}
+"""What a worker's choice of a compiler means: whose artifacts it uses, the fastest code first. The last one makes a
+new module's first artifact, since it is the quickest to compile."""
+
 
 class BadSetting(MinilambdaError):
     code = "bad_setting"
     sentence = "A setting has a value that it can't have."
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What each principal may have, at most; 0 for as much as there is."""
+
+    queued: int = 0  # jobs that wait
+    running: int = 0  # jobs at workers; more wait in the queue
+    stored_bytes: int = 0  # modules
+    compile_seconds: float = 0.0  # of compiling in an hour, for modules that no worker has had
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,7 @@ class BrokerSettings:
     resend: float = 10.0  # a waiting client sends its request again after so long, seconds
     max_wait: float = 30.0  # the longest wait of one ``get_result``, seconds
     busy_retry: float = 0.5  # what a refused client is told to wait, seconds
+    quotas: QuotaSettings = QuotaSettings()
 
     def __post_init__(self) -> None:
         _positive(self)
@@ -73,7 +92,10 @@ class WorkerSettings:
     ceiling: Limits = Limits(timeout=3600.0, memory_bytes=4 * GIB, output_bytes=64 * MIB)
     compile_timeout: float = 120.0  # wall time of one compilation, at most, seconds; small modules get less
     compile_memory_bytes: int = 4 * GIB  # data segment of the compiler process
-    compilers: int = 2  # compilations at a time; one is kept for small modules
+    compiler: str = "tiered"  # one of COMPILERS
+    compilers: int = (
+        2  # compilations that jobs wait for at a time, one kept for small modules; and one nobody waits for
+    )
     grace: float = 10.0  # running jobs get so long to finish when the worker drains, seconds
     kill_after: float = 0.1  # a guest that outlives its deadline by so long is killed, seconds
     look_every: float = 0.1  # how often the output of a running guest is measured, seconds
@@ -85,6 +107,8 @@ class WorkerSettings:
         for name in ("timeout", "memory_bytes", "output_bytes"):
             if getattr(self.default, name) > getattr(self.ceiling, name):
                 raise BadSetting(f"the default of {name} is above its ceiling.")
+        if self.compiler not in COMPILERS:
+            raise BadSetting(f"the compiler must be one of {', '.join(COMPILERS)}, not {self.compiler!r}.")
 
 
 def _positive(settings: BrokerSettings | WorkerSettings) -> None:

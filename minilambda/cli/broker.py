@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minilambda.cli import options, streams
+from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import serve
-from minilambda.settings import DEFAULT_ADDRESS, BrokerSettings
+from minilambda.settings import DEFAULT_ADDRESS, BrokerSettings, QuotaSettings
 
 USAGE = """Take jobs from clients and hand them to workers.
 
@@ -19,6 +19,10 @@ Usage:
 Options:
   -b --bind=<addr>       Where to listen: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH; port 0
                          takes any free one. Default: 127.0.0.1:8080.
+  -k --key=<key>         The broker's own key, by name or path (see `minilambda keygen --help`): from now on
+                         only keys that `minilambda authorize` has let in may talk to it.
+  --keys=<dir>           Where the list of those keys is, and the broker's own. Default: the list is in the
+                         state directory, the key where keygen has put it.
   --insecure             Listen on an address that other machines reach, although nobody has to show
                          a key: whoever reaches it can run code on the workers.
   --state-dir=<dir>      What outlives the broker: accepted detached jobs, their modules and results.
@@ -28,6 +32,10 @@ Options:
   --max-module=<size>    Largest module. Default: 256M.
   --max-stdin=<size>     Largest standard input of a job. Default: 16M.
   --store=<size>         Modules kept; the least recently used goes first. Default: 2G.
+  --quota-queued=<n>     Jobs of one client that may wait; more are refused to it. Default: any number.
+  --quota-running=<n>    Jobs of one client that may be at workers; more wait. Default: any number.
+  --quota-stored=<size>  Modules of one client, all together. Default: as much as there is.
+  --quota-compile=<time> Time of compiling that one client may use in an hour. Default: any.
   --result-ttl=<time>    How long a result can be fetched after the job's end. Default: 300s.
   --heartbeat=<time>     A worker reports at least so often. Default: 1s.
   --liveness=<time>      A worker that is silent for so long is lost, its jobs run elsewhere. Default: 5s.
@@ -45,6 +53,7 @@ Examples:
   minilambda-broker
   minilambda-broker --bind 127.0.0.1:0
   minilambda-broker --bind ipc:///run/user/1000/minilambda.sock
+  minilambda-broker --bind 0.0.0.0:8080 --key broker
 """
 
 PROGRAM = "minilambda-broker"
@@ -58,9 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = options.Options(args)
         settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
         insecure, state = found.flag("--insecure"), state_dir(found)
+        keys = keyring.broker_keys(found)
         from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
 
-        return lambda: run_broker(settings, endpoint, on_bound=_say_bound, insecure=insecure, state_dir=state)
+        return lambda: run_broker(settings, endpoint, _say_bound, insecure, state, keys)
 
     return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 
@@ -78,6 +88,12 @@ def broker_settings(found: options.Options) -> BrokerSettings:
         max_request_bytes=max(base.max_request_bytes, 2 * max_stdin),
         store_bytes=found.size("--store", base.store_bytes),
         result_ttl=found.duration("--result-ttl", base.result_ttl),
+        quotas=QuotaSettings(
+            queued=found.count("--quota-queued", 0, 1),
+            running=found.count("--quota-running", 0, 1),
+            stored_bytes=found.size("--quota-stored", 0),
+            compile_seconds=found.duration("--quota-compile", 0.0),
+        ),
     )
 
 
@@ -87,9 +103,7 @@ def state_dir(found: options.Options) -> Path | None:
         if found.given("--state-dir"):
             raise options.BadOption("--ephemeral and --state-dir exclude each other.")
         return None
-    import platformdirs  # noqa: PLC0415 - not needed where the directory is given
-
-    return Path(found.path("--state-dir", str(platformdirs.user_state_path("minilambda", appauthor=False) / "broker")))
+    return keyring.state_folder(found)
 
 
 def _say_bound(endpoint: str) -> None:

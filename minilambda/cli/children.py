@@ -19,6 +19,8 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # found b
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)  # where this package was imported from
 _START = "import sys; sys.path[0] = {root!r}; from minilambda.cli.{command} import main; sys.exit(main())"
 
+_OWN = ("MINILAMBDA_KEY", "MINILAMBDA_SERVER_KEY", "MINILAMBDA_KEYS")  # whoever has set them meant another broker
+
 
 class Child:
     """One command of minilambda as a process of its own; what it prints is read line by line."""
@@ -29,6 +31,7 @@ class Child:
         self._rest = b""  # the last line, as far as it is there
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START.format(root=_ROOT, command=command), *args],
+            env={name: value for name, value in os.environ.items() if name not in _OWN},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -22,6 +22,8 @@ options stand before it. A file with the name of a subcommand is written with it
 Options for every call:
   -s --server=<addr>          The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                               Default: 127.0.0.1:8080.
+  -k --key=<key>              Your own key, by name or path (see `minilambda keygen --help`).
+  --server-key=<key>          The broker's public key, or the name or path of its file; needed with --key.
   --connect-timeout=<time>    Give up when no broker answers for so long. Default: 5s.
   --json                      Print one JSON object, or a list of them, instead of anything else.
   -q --quiet                  No progress on a terminal.
@@ -44,6 +46,9 @@ Options for a run:
   --if-no-workers=<what>      wait, or fail at once. Default: wait.
   --job=<id>                  The job's id; the same job under the same id runs once. Default: a new one.
   -d --detach                 Print the job's id when the broker has accepted it, and leave.
+
+Options for status, result, cancel and jobs:
+  --principal=<principal>     Whose job, for an admin; for jobs also *, everybody's. Default: your own.
 
 Options for result:
   -w --wait=<time>            Give up when the job has not ended after so long; 0 only asks. Default: wait.

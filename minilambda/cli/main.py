@@ -11,14 +11,17 @@ from minilambda.cli import options, streams
 USAGE = """Run untrusted WebAssembly on a pool of machines, with millisecond latency.
 
 Usage:
-  minilambda (broker | worker | client | up) [<arg>...]
+  minilambda (broker | worker | client | up | keygen | authorize | revoke) [<arg>...]
   minilambda (-h | --help | --version)
 
 Commands:
-  up      Run a broker and workers on this machine until Ctrl-C.
-  client  Run a module, or look after jobs: the same as minilambda-client.
-  broker  Take jobs and hand them to workers: the same as minilambda-broker.
-  worker  Run the jobs of a broker: the same as minilambda-worker.
+  up         Run a broker and workers on this machine until Ctrl-C.
+  client     Run a module, or look after jobs: the same as minilambda-client.
+  broker     Take jobs and hand them to workers: the same as minilambda-broker.
+  worker     Run the jobs of a broker: the same as minilambda-worker.
+  keygen     Make a pair of keys, for a broker, a worker or a client.
+  authorize  Let a key talk to the broker of this machine, or list those that may.
+  revoke     Cut a key off.
 
 Each has a --help of its own.
 
@@ -32,7 +35,7 @@ Examples:
 """
 
 PROGRAM = "minilambda"
-COMMANDS = ("broker", "worker", "client", "up")
+COMMANDS = ("broker", "worker", "client", "up", "keygen", "authorize", "revoke")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

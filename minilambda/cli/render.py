@@ -55,9 +55,9 @@ def error_object(error: ErrorInfo | None) -> dict[str, Any] | None:
     return found
 
 
-def usage_object(usage: Usage) -> dict[str, float]:
-    """Where the time went; milliseconds to the microsecond."""
-    return {name: round(getattr(usage, name), 3) for name in _USAGE}
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Where the time went, milliseconds to the microsecond; and whose code the guest ran as, null when it never ran."""
+    return {**{name: round(getattr(usage, name), 3) for name in _USAGE}, "compiler": usage.compiler or None}
 
 
 def status_object(status: Status, error: ErrorInfo | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minilambda.cli import exits, progress, render, signals, sources
+from minilambda.cli import exits, keyring, progress, render, signals, sources
 from minilambda.cli.options import USAGE_EXIT, BadOption, Options, job_id, utf8
 from minilambda.cli.streams import OutputLost, complain, printing, write_error
 from minilambda.client.job import Job
@@ -47,12 +47,13 @@ class Requests:
             self._progress = not self._json and not self._options.flag("--quiet") and sys.stderr.isatty()
             server = self._options.peer("--server", DEFAULT_ADDRESS)
             connect = self._options.duration("--connect-timeout", 5.0)
-            with Client(server, connect_timeout=connect) as client:
+            key, server_key = keyring.named_keys(self._options)
+            with Client(server, connect_timeout=connect, key=key, server_key=server_key) as client:
                 if args["<wasm>"] is not None:
                     return self._run(client, args["<wasm>"], args["<arg>"])
                 if args["<job>"] is not None:
                     self._job_id = _checked_id(args["<job>"])
-                    return self._job(client.job(self._job_id), args)
+                    return self._job(client.job(self._job_id, self._options.label("--principal", "")), args)
                 return self._list(client, args)
         except (BadOption, BadSetting) as error:
             self._complain(error)
@@ -138,9 +139,10 @@ class Requests:
 
     def _list(self, client: Client, args: Mapping[str, Any]) -> int:
         state, limit = self._options.label("--state", ""), self._options.count("--limit", 100, 1, 1000)
+        principal = self._options.label("--principal", "")
         with printing():
             if args["jobs"]:
-                jobs = client.jobs(state, limit)
+                jobs = client.jobs(state, limit, principal)
                 render.print_json(render.rows(jobs)) if self._json else render.jobs_table(jobs)
             elif args["modules"]:
                 found = client.modules()

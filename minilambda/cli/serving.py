@@ -15,6 +15,15 @@ FAILED = 1
 """Exit code of a server that could not start or go on."""
 
 
+def report(program: str, act: Callable[[], int]) -> int:
+    """Do something once; a failure is one sentence. Returns the exit code."""
+    try:
+        return act()
+    except (MinilambdaError, OSError) as error:
+        complain(f"{program}: {error}")
+        return FAILED
+
+
 def serve(program: str, prepare: Callable[[], Callable[[], int]], *, verbose: bool) -> int:
     """Read the options with ``prepare``, run the server that it returns to its end; a failure is one sentence."""
     level = logging.DEBUG if verbose else logging.WARNING

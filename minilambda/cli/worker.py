@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minilambda.cli import options, streams
+from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import serve
-from minilambda.settings import DEFAULT_ADDRESS, Limits, WorkerSettings
+from minilambda.settings import COMPILERS, DEFAULT_ADDRESS, Limits, WorkerSettings
 
 USAGE = """Run the jobs that a broker hands out, each in a process of its own kind.
 
@@ -21,6 +21,8 @@ Usage:
 Options:
   -o --orchestrator=<addr>  The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                             Default: 127.0.0.1:8080.
+  -k --key=<key>            This worker's own key, by name or path (see `minilambda keygen --help`).
+  --server-key=<key>        The broker's public key, or the name or path of its file; needed with --key.
   -n --slots=<n>            Guests at a time. Default: the cores that this process may use.
   --name=<name>             What people call this worker. Default: the host's name and the process id.
   --cache-dir=<dir>         Where compiled modules are kept; workers may share it. Default: the user's cache.
@@ -31,6 +33,9 @@ Options:
   --max-timeout=<time>      The most time that a job may ask for. Default: 1h.
   --max-memory=<size>       The most memory that a job may ask for. Default: 4G.
   --max-output=<size>       The most output that a job may ask for. Default: 64M.
+  --compiler=<name>         tiered, cranelift or winch. Winch compiles quickly, Cranelift makes faster code.
+                            Tiered: Winch first, so that a new module runs at once; Cranelift once the
+                            module has run again, or the worker is idle. Default: tiered.
   --compile-timeout=<time>  Time that compiling one module may take. Default: 2m.
   --compile-memory=<size>   Memory that compiling one module may take. Default: 4G.
   --grace=<time>            Running jobs have so long to finish when the worker stops. Default: 10s.
@@ -61,8 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = options.Options(args)
         settings, endpoint = worker_settings(found), found.peer("--orchestrator", DEFAULT_ADDRESS)
         name = found.label("--name", "") or f"{platform.node()[:100] or 'worker'}-{os.getpid()}"
+        keys = keyring.peer_keys(found)
         cache_dir = Path(found.path("--cache-dir", "") or _user_cache())
-        from minilambda.worker.server import run_worker  # noqa: PLC0415 - only once the options are right
+        from minilambda.worker.entry import Entry  # noqa: PLC0415 - only once the options are right
+        from minilambda.worker.server import run_worker  # noqa: PLC0415
 
         slots = "1 slot" if settings.slots == 1 else f"{settings.slots} slots"
 
@@ -72,7 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         def say_unanswered() -> None:
             streams.complain(f"{PROGRAM}: no broker answers at {endpoint}, trying on")
 
-        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered, say_unanswered)
+        def say_refused(reason: str) -> None:
+            from minilambda.cli.render import printable  # noqa: PLC0415 - seldom needed
+
+            streams.complain(f"{PROGRAM}: {printable(reason)} (Trying on.)")
+
+        entry = Entry(endpoint, keys, say_refused)
+        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered, say_unanswered, entry)
 
     return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 
@@ -97,6 +110,7 @@ def worker_settings(found: options.Options) -> WorkerSettings:
         slots=found.count("--slots", cores(), 1, 4096),
         default=default,
         ceiling=ceiling,
+        compiler=found.choice("--compiler", tuple(COMPILERS), base.compiler),
         compile_timeout=found.duration("--compile-timeout", base.compile_timeout),
         compile_memory_bytes=found.size("--compile-memory", base.compile_memory_bytes),
         grace=found.duration("--grace", base.grace, zero=True),

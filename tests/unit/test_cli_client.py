@@ -156,6 +156,7 @@ def test_the_object_of_a_result_has_every_key() -> None:
     assert found["usage"]["run_ms"] == 1.235
     assert set(found["usage"]) == {
         *("queued_ms", "fetch_ms", "compile_ms", "load_ms", "run_ms", "total_ms", "cpu_ms", "peak_memory_bytes"),
+        "compiler",
     }
 
 
