@@ -34,34 +34,34 @@ class Puller:
     def __init__(self, window: int) -> None:
         self.window = window  # bytes asked for and not arrived, at most
         self.outstanding = 0  # bytes asked for and not arrived
-        self._transfers: OrderedDict[str, Transfer] = OrderedDict()
+        self.transfers: OrderedDict[str, Transfer] = OrderedDict()  # under way, by handle, the oldest first
 
     def __contains__(self, handle: str) -> bool:
-        return handle in self._transfers
+        return handle in self.transfers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._transfers)
+        return iter(self.transfers)
 
     def start(self, handle: str, total: int) -> None:
         """Wants a body; a handle that is on its way already is left as it is."""
-        self._transfers.setdefault(handle, Transfer(handle, total))
+        self.transfers.setdefault(handle, Transfer(handle, total))
 
     def stop(self, handle: str) -> None:
         """Wants it no more; what still arrives of it is ignored."""
-        transfer = self._transfers.pop(handle, None)
+        transfer = self.transfers.pop(handle, None)
         if transfer is not None:
             self.outstanding -= transfer.asked - transfer.received
 
     def reset(self) -> None:
         """The peer has forgotten what it was asked: everything missing is asked for again."""
         self.outstanding = 0
-        for transfer in self._transfers.values():
+        for transfer in self.transfers.values():
             transfer.asked = transfer.received
 
     def requests(self) -> list[tuple[str, int, int]]:
         """What to ask for now: (handle, offset, size)."""
         wanted: list[tuple[str, int, int]] = []
-        for transfer in self._transfers.values():
+        for transfer in self.transfers.values():
             while transfer.asked < transfer.total and self.outstanding < self.window:
                 size = min(MAX_FRAME, transfer.total - transfer.asked)
                 wanted.append((transfer.handle, transfer.asked, size))
@@ -76,7 +76,7 @@ class Puller:
 
         A holder that has nothing (any more), or something of another size, makes the transfer's ``total`` -1.
         """
-        transfer = self._transfers.get(handle)
+        transfer = self.transfers.get(handle)
         if transfer is None or transfer.received >= transfer.asked:
             return None
         expected = min(MAX_FRAME, transfer.total - transfer.received)
@@ -90,5 +90,5 @@ class Puller:
         self.outstanding -= len(data)
         transfer.pieces.append(data)
         if transfer.complete:
-            del self._transfers[handle]
+            del self.transfers[handle]
         return transfer

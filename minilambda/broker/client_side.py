@@ -13,7 +13,7 @@ from minilambda.broker.jobs import Job, JobKey, Waiter, cost_of, spec_bytes
 from minilambda.broker.list_side import ListSide
 from minilambda.broker.modules import Module
 from minilambda.broker.records import ModuleKept
-from minilambda.broker.views import failed, result_reply
+from minilambda.broker.views import failed, result_reply, status_reply
 from minilambda.errors import (
     BadRequest,
     Busy,
@@ -33,12 +33,13 @@ from minilambda.messages import (
     GetStatus,
     Hello,
     Message,
+    Refused,
     Run,
     RunAgain,
     Stop,
     Welcome,
 )
-from minilambda.wire import VERSION
+from minilambda.wire import VERSION, Malformed
 
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
@@ -81,6 +82,13 @@ class ClientSide:
         )
         core.send(route, welcome)
 
+    def reject(self, route: Route, malformed: Malformed) -> None:
+        """Answer what is no message, unless a worker has sent it."""
+        core, error = self._core, malformed.error
+        core.count(error.code)
+        if route[0] not in core.workers.by_connection:
+            core.send(route, Refused(malformed.request, error.code, error.message, job=malformed.job))
+
     # --- run -------------------------------------------------------------------------------------
 
     def _run(self, route: Route, principal: str, message: Run, now: float) -> None:
@@ -118,17 +126,19 @@ class ClientSide:
         if key in core.forgotten:
             raise Expired()
         stdin, values = message.stdin, message.values
-        for what, body in (("input", stdin), ("list of parameters", values)):
-            if len(body) > settings.max_stdin_bytes:
-                text = f"The {what} has {len(body)} bytes, the broker accepts {settings.max_stdin_bytes}."
-                raise InputTooLarge(text)
+        most = settings.max_stdin_bytes
+        if len(stdin) > most or len(values) > most:
+            what, size = ("input", len(stdin)) if len(stdin) > most else ("list of parameters", len(values))
+            raise InputTooLarge(f"The {what} has {size} bytes, the broker accepts {most}.")
         texts = spec_bytes(spec)
         if texts > MAX_SPEC_BYTES:
             raise InputTooLarge(f"Arguments and environment have {texts} bytes, the broker accepts {MAX_SPEC_BYTES}.")
         if spec.if_no_workers == "fail" and not core.scheduler.taking and not core.settling.open:
             raise NoWorkers()
-        cost = cost_of(spec, stdin, values)
-        if len(core.queue) + len(core.settling) >= settings.max_queued:
+        if core.quotas is not None:
+            core.quotas.check_job(key[0], core.queue.waiting_of(key[0]), core.scheduler.knows(spec.module), now)
+        cost = cost_of(texts, stdin, values)
+        if core.queue.size + len(core.settling) >= settings.max_queued:
             raise Busy(f"The queue is full: {settings.max_queued} jobs wait.")
         if core.input_bytes + cost > settings.max_queued_bytes:
             raise Busy(f"The queue is full: its jobs have {core.input_bytes} bytes of input.")
@@ -136,9 +146,9 @@ class ClientSide:
         core.modules.acquire(module, now)
         job = Job(key, spec, stdin, values, cost, core.accepted, now, now)
         promised = message.detach and core.promises.durable  # then no worker had it without the journal's knowledge
-        unbegun = core.unclaimed.unbegun(key)
+        unbegun = key in core.unclaimed.unbegun
         job.doubtful = message.again and not spec.retries and not promised and not unbegun
-        core.accept(job, now, resent=not message.detach and not unbegun)
+        core.accept(job, now, resent=not message.detach and not unbegun, straight=not message.detach)
         return job
 
     def _module(self, principal: str, digest: str, wasm: bytes, now: float) -> Module:
@@ -152,11 +162,14 @@ class ClientSide:
             raise NotFound(f"The broker does not have the module {digest}; send its bytes along, or put them first.")
         if len(wasm) > most:
             raise ModuleTooLarge(f"The module has {len(wasm)} bytes, the broker accepts {most}.")
+        if self._core.quotas is not None:
+            self._core.quotas.check_module(store, principal, len(wasm), now)
         return store.add(principal, digest, wasm, now)
 
     # --- about jobs ------------------------------------------------------------------------------
 
-    def _find(self, principal: str, job_id: str) -> Job:
+    def _find(self, sender: str, job_id: str, owner: str = "") -> Job:
+        principal = self._core.access.owner(sender, owner)
         job = self._core.jobs.get((principal, job_id))
         if job is None and (principal, job_id) in self._core.forgotten:
             raise Expired()
@@ -165,45 +178,49 @@ class ClientSide:
         return job
 
     def _status(self, route: Route, principal: str, message: GetStatus, now: float) -> None:
-        self._core.state(route, message.request, self._find(principal, message.job), now)
+        self._state(route, message.request, self._find(principal, message.job, message.principal), now)
 
     def _get_result(self, route: Route, principal: str, message: GetResult, now: float) -> None:
-        job = self._find(principal, message.job)
+        job = self._find(principal, message.job, message.principal)
         wait = min(message.wait_ms / 1000, self._core.settings.max_wait)
         if job.ended:
             self._core.reply(route, result_reply(job, message.request), job)
         elif wait:
             self._wait(job, route, message.request, now + wait)
         else:
-            self._core.state(route, message.request, job, now)
+            self._state(route, message.request, job, now)
+
+    def _state(self, route: Route, request: int, job: Job, now: float) -> None:
+        self._core.reply(route, status_reply(job, request, now), job)
 
     def _wait(self, job: Job, route: Route, request: int, until: float | None) -> None:
         """Answer at the job's end. An older request of the same connection for this job is answered no more."""
         core, connection = self._core, route[0]
-        old = job.waiters.pop(connection, None)
+        old = job.take_waiter(connection) if job.waiters else None
         if old is None and len(job.waiters) >= MAX_WAITERS:
-            oldest = next(iter(job.waiters))
-            self._unwait(job, oldest, Busy("Too many connections wait for this job; ask for its result later."))
+            self._unwait(job, Busy("Too many connections wait for this job; ask for its result later."))
         elif old is not None and old.timed:
             core.timers.clear(("wait", job.key, connection))
-        job.waiters[connection] = Waiter(route, request, until is not None)
+        job.waiters.append(Waiter(route, request, until is not None))
         if until is not None:
             core.timers.set(("wait", job.key, connection), until)
 
-    def _unwait(self, job: Job, connection: bytes, error: Busy) -> None:
-        waiter = job.waiters.pop(connection)
+    def _unwait(self, job: Job, error: Busy) -> None:
+        """The oldest request that waits is answered with an error."""
+        waiter = job.waiters.pop(0)
         if waiter.timed:
-            self._core.timers.clear(("wait", job.key, connection))
+            self._core.timers.clear(("wait", job.key, waiter.route[0]))
         self._core.refuse(waiter.route, GetResult(waiter.request, job.key[1]), error)
 
     def wait_over(self, key: JobKey, connection: bytes, now: float) -> None:
         """A request has waited for as long as it wanted to."""
         job = self._core.jobs[key]
-        waiter = job.waiters.pop(connection)
-        self._core.state(waiter.route, waiter.request, job, now)
+        waiter = job.take_waiter(connection)
+        if waiter is not None:
+            self._state(waiter.route, waiter.request, job, now)
 
     def _cancel(self, route: Route, principal: str, message: Cancel, now: float) -> None:
-        core, job = self._core, self._find(principal, message.job)
+        core, job = self._core, self._find(principal, message.job, message.principal)
         if job.state == "queued":
             core.queue.remove(job)
             core.end(job, failed("cancelled"), {}, now)
@@ -215,7 +232,7 @@ class ClientSide:
             # A job that is already finished there ends with the result that is on its way.
             if job.worker is not None and job.key in job.worker.jobs:
                 core.tell(job.worker, Stop(job.worker.session, job.ref), job)
-        core.state(route, message.request, job, now)
+        self._state(route, message.request, job, now)
 
     def _run_again(self, route: Route, principal: str, message: RunAgain, now: float) -> None:
         """A new job with the module and the input of an ended one."""

@@ -17,8 +17,10 @@ seconds, given by the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
+from minilambda.broker.access_side import AccessSide
 from minilambda.broker.client_side import ClientSide
 from minilambda.broker.disk_side import DiskSide
 from minilambda.broker.events import Action, Event, ModuleSlice, Paused, Received, Rejected, Route, Send, Unreachable
@@ -28,6 +30,7 @@ from minilambda.broker.modules import ModuleStore
 from minilambda.broker.placement import Placement
 from minilambda.broker.promises import MAX_HELD, Promises
 from minilambda.broker.queue import FairQueue
+from minilambda.broker.quotas import Quotas, quotas_of
 from minilambda.broker.records import ModuleDropped, Recovered
 from minilambda.broker.recovery import Recovery
 from minilambda.broker.registry import Registry, Worker
@@ -36,12 +39,11 @@ from minilambda.broker.scheduler import Scheduler
 from minilambda.broker.settling import Settling
 from minilambda.broker.timers import Timers
 from minilambda.broker.unclaimed import Unclaimed
-from minilambda.broker.views import failed, final_result, result_reply, status_reply
+from minilambda.broker.views import failed, final_result, refusal, result_reply
 from minilambda.broker.worker_side import WorkerSide
-from minilambda.errors import Busy, MinilambdaError, RequestError, StorageFailed
-from minilambda.messages import JobRef, Message, Refused, Reply, Request, Result
+from minilambda.errors import Busy, MinilambdaError, RequestError
+from minilambda.messages import JobRef, Message, Reply, Result
 from minilambda.settings import BrokerSettings
-from minilambda.wire import Malformed
 
 Handler = Callable[[Route, str, Any, float], None]
 
@@ -55,7 +57,8 @@ class Core:
         self.settings = settings
         self.name = name  # what clients are told
         self.jobs: dict[JobKey, Job] = {}  # unfinished ones, and ended ones that are kept
-        self.queue = FairQueue()  # jobs that wait for a worker
+        self.queue = FairQueue(settings.quotas.running)  # jobs that wait for a worker
+        self.quotas: Quotas | None = quotas_of(settings.quotas)  # None where nobody has any
         self.workers = Registry(session_start)  # numbers must not come again after a restart of the broker
         self.scheduler = Scheduler(settings.prefetch)
         self.modules = ModuleStore(settings.store_bytes)
@@ -76,6 +79,7 @@ class Core:
         self.recovery = Recovery(self)
         self._worker_side = WorkerSide(self)
         self._disk_side = DiskSide(self)
+        self.access = AccessSide(self, self._worker_side.forget)
         self._handlers: dict[type[Message], Handler] = {**self._client_side.handlers, **self._worker_side.handlers}
 
     # --- the shell's side ------------------------------------------------------------------------
@@ -88,19 +92,25 @@ class Core:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event in; returns what the shell must do, in order."""
         if type(event) is Received:
-            message = event.message
-            try:
-                self._handlers[type(message)](event.route, event.principal, message, now)
-            except RequestError as error:
-                self.refuse(event.route, message, error)
-        elif type(event) is Rejected:
-            self._reject(event.route, event.error)
+            return self.receive(event.route, event.principal, event.message, now)
+        if type(event) is Rejected:
+            self._client_side.reject(event.route, event.error)
         elif type(event) is Unreachable:
             self._worker_side.unreachable(event.route, event.message, now)
         elif type(event) is Paused:
             self.awake_since = now
-        else:
+        elif not self.access.handle(event, now):
             self._disk_side.handle(event, now)
+        return self._settle(now)
+
+    def receive(self, route: Route, principal: str, message: Message, now: float) -> list[Action]:
+        """The same as ``handle`` of a ``Received``."""
+        try:
+            if self.access.authority is not None:
+                self.access.check(principal, type(message))
+            self._handlers[type(message)](route, principal, message, now)
+        except RequestError as error:
+            self.refuse(route, message, error)
         return self._settle(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -113,7 +123,7 @@ class Core:
             elif kind == "settle":
                 self.recovery.settle(now)
             elif kind == "settled":
-                self.placement.acknowledge(self.workers.sessions[rest[0]])
+                self.placement.settle_due(self.workers.sessions[rest[0]], now)
             elif kind == "doubt":
                 self.recovery.doubt(self.jobs[rest[0]], now)
             else:
@@ -126,12 +136,11 @@ class Core:
         return self._settle(now)
 
     def next_deadline(self) -> float | None:
-        """When ``tick`` is needed next, seconds; None when only a message can change anything."""
-        first = None
-        for time in (self.timers.next(), self.results.next(), self.modules.next(), self.placement.recall_at()):
-            if time is not None and (first is None or time < first):
-                first = time
-        return first
+        """When ``tick`` is needed next, or earlier, seconds; None when only a message can change anything."""
+        first = min(self.timers.soonest, self.results.soonest, self.modules.soonest)
+        if self.scheduler.donors:
+            first = min(first, self.placement.recall_at())
+        return None if first == inf else first
 
     def check(self) -> None:
         """Raise ``InvariantError`` where the state contradicts itself. For tests: it looks at everything."""
@@ -139,16 +148,26 @@ class Core:
 
     # --- the life of a job -----------------------------------------------------------------------
 
-    def accept(self, job: Job, now: float, *, resent: bool) -> None:
-        """A new job is in the broker's hands; its module is in the store. ``resent``: a worker may have it already."""
+    def accept(self, job: Job, now: float, *, resent: bool, straight: bool) -> None:
+        """A new job is in the broker's hands; its module is in the store. ``resent``: a worker may have it already.
+
+        ``straight``: where nothing else waits, it may go to a worker at once, before it is promised to anybody.
+        """
         self.jobs[job.key] = job
         self.accepted += 1
         self.input_bytes += job.cost
         if job.doubtful or (resent and self.settling.open):
             self.hold(job, now)
+        elif straight and self.scheduler.filled and not (self.queue.size or self.unclaimed.refs or self._full(job)):
+            self.queue.pass_through(job)
+            self.placement.dispatch(job, self.scheduler.choose(job.spec.module), now)
+            return
         else:
             self.enqueue(job, now)
         self.placement.claim(job, now)
+
+    def _full(self, job: Job) -> bool:
+        return self.quotas is not None and self.queue.full(job.key[0])
 
     def hold(self, job: Job, now: float) -> None:
         """A job waits in limbo: some worker may have it."""
@@ -200,8 +219,11 @@ class Core:
         """The job reaches its terminal state: answer those who wait, keep the result for those who come later."""
         usage = result.usage
         used = (usage.compile_ms + usage.load_ms + usage.run_ms) / 1000
+        if self.quotas is not None and usage.compile_ms:
+            self.quotas.compiled(job.key[0], job.spec.module, job.holder, job.dispatched_at, usage.compile_ms / 1000)
         self.queue.settle(job, min(used, now - job.dispatched_at) if used else None)
-        self.placement.release(job)
+        if job.worker is not None:
+            self.placement.release(job)
         self.input_bytes -= job.cost
         self.modules.release(job.spec.module, now)
         if job.state == "queued":
@@ -212,11 +234,12 @@ class Core:
         job.end(final_result(job, result, now), bodies, now)
         if job.journaled:
             self.promises.ended(job)
-        for connection, waiter in job.waiters.items():
-            if waiter.timed:
-                self.timers.clear(("wait", job.key, connection))
-            self.reply(waiter.route, result_reply(job, waiter.request), job)
-        job.waiters.clear()
+        if job.waiters:
+            for waiter in job.waiters:
+                if waiter.timed:
+                    self.timers.clear(("wait", job.key, waiter.route[0]))
+                self.reply(waiter.route, result_reply(job, waiter.request), job)
+            job.waiters.clear()
         self.keep(job)
 
     def answered(self, ref: JobRef) -> bool:
@@ -268,37 +291,26 @@ class Core:
 
     def refuse(self, route: Route, message: Message, error: MinilambdaError) -> None:
         """Answer a request with an error; ``message`` is the request, or the reply that can't be given."""
-        request = message.request if isinstance(message, (Request, Reply)) else 0
-        retry = getattr(error, "retry_after", None)
-        if retry is None and isinstance(error, (Busy, StorageFailed)):
-            retry = self.settings.busy_retry
-        retry_ms = None if retry is None else int(retry * 1000)
-        self.send(route, Refused(request, error.code, error.message, retry_ms, getattr(message, "job", None)))
-
-    def _reject(self, route: Route, malformed: Malformed) -> None:
-        error = malformed.error
-        self.count(error.code)
-        if route[0] not in self.workers.by_connection:
-            self.send(route, Refused(malformed.request, error.code, error.message, job=malformed.job))
-
-    def state(self, route: Route, request: int, job: Job, now: float) -> None:
-        """Answer a request with the state of a job."""
-        self.reply(route, status_reply(job, request, now), job)
+        self.send(route, refusal(message, error, self.settings.busy_retry))
 
     def count(self, kind: str) -> None:
         """A peer got something wrong."""
         self.rejected[kind] = self.rejected.get(kind, 0) + 1
 
     def _settle(self, now: float) -> list[Action]:
-        self.placement.place(now)
-        store = self.modules
+        if self.queue.size or self.scheduler.donors:
+            self.placement.place(now)
+        store, promises = self.modules, self.promises
+        if not (store.dropped or store.actions or promises.records):  # as it is for nearly every message
+            sends, self._actions = self._actions, []
+            return sends
         for digest in store.dropped:
             self.scheduler.forget_module(digest)
-            self.promises.note(ModuleDropped(digest))
+            promises.note(ModuleDropped(digest))
         store.dropped.clear()
         # What is stored comes before the records and messages that need it, what is dropped is needed by none of them.
         actions: list[Action] = [*store.actions]
-        write = self.promises.take()
+        write = promises.take()
         if write is not None:
             actions.append(write)
         actions += self._actions

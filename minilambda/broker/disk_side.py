@@ -30,13 +30,10 @@ class DiskSide:
             promises.accepting, promises.stuck = False, event.stuck
             if event.stuck:
                 self._release(promises.free())
-                for job in promises.fresh():
-                    self._withdraw(job, now)
+                self._withdraw_all(promises.fresh(), now)
         elif isinstance(event, ModuleUnsaved):
             self._core.modules.unsaved(event.digest)
-            for job in promises.fresh():
-                if job.spec.module == event.digest:
-                    self._withdraw(job, now)
+            self._withdraw_all([job for job in promises.fresh() if job.spec.module == event.digest], now)
 
     def _release(self, sends: list[Send]) -> None:
         """What has waited may go."""
@@ -62,12 +59,14 @@ class DiskSide:
         else:
             core.scheduler.update(worker)
 
-    def _withdraw(self, job: Job, now: float) -> None:
+    def _withdraw_all(self, jobs: list[Job], now: float) -> None:
+        withdrawn = self._core.promises.withdraw(job for job in jobs if not job.ended)
+        for job, waiting in withdrawn.items():
+            self._withdraw(job, waiting, now)
+
+    def _withdraw(self, job: Job, waiting: list[Send], now: float) -> None:
         """Nobody was told that the job is safe, and nobody will be; where nobody else waits for it, it never was."""
         core = self._core
-        if job.ended:
-            return
-        waiting = core.promises.withdraw(job)
         job.journaled, job.saved = False, 0
         unseen = job.worker is None or any(isinstance(send.message, Dispatch) for send in waiting)
         if job.waiters or not unseen:

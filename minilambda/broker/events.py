@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minilambda.broker.authority import Authority
 from minilambda.broker.records import Record
 from minilambda.messages import Message
 from minilambda.wire import Malformed
@@ -15,7 +16,7 @@ Route = tuple[bytes, ...]
 # --- events: what the shell tells the core -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each message, and that would cost as much as a step of the core
 class Received:
     """A peer sent a message."""
 
@@ -71,7 +72,16 @@ class ModuleUnsaved:
     digest: str
 
 
-Event = Received | Rejected | Unreachable | Paused | Durable | DiskFailing | DiskWorks | ModuleUnsaved
+@dataclass(frozen=True, slots=True)
+class AccessChanged:
+    """The list of keys that may talk to the broker is another one."""
+
+    authority: Authority
+    lost: frozenset[str]  # principals that have not got their role any more
+    connections: frozenset[bytes]  # first frames of the routes of their connections, which are cut
+
+
+Event = Received | Rejected | Unreachable | Paused | Durable | DiskFailing | DiskWorks | ModuleUnsaved | AccessChanged
 
 
 # --- actions: what the core tells the shell ----------------------------------------------------------
@@ -87,7 +97,7 @@ class ModuleSlice:
     size: int  # bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as ``Received``
 class Send:
     route: Route
     message: Message

@@ -50,6 +50,8 @@ def _check_counts(core: Core) -> None:
         raise InvariantError("the queue counts other running jobs than there are")
     if {job.key for job in core.settling.all()} != {job.key for job in jobs if job.state == "limbo"}:
         raise InvariantError("the jobs in limbo and the jobs disagree")
+    if len(core.settling) != len(core.settling.all()):
+        raise InvariantError("the jobs in limbo are miscounted")
     doubtful = sum(job.doubtful for job in core.settling.all())
     if len(core.settling) > doubtful and not core.settling.open:
         raise InvariantError("jobs are in limbo after the end of that time")
@@ -65,8 +67,8 @@ def _check_counts(core: Core) -> None:
             needs[job.spec.module] = needs.get(job.spec.module, 0) + 1
     if needs != core.modules.needs():
         raise InvariantError("the modules that are needed and the jobs disagree")
-    timed = sum(waiter.timed for job in jobs for waiter in job.waiters.values())
-    settled = sum(bool(worker.settled) for worker in core.workers.sessions.values())
+    timed = sum(waiter.timed for job in jobs for waiter in job.waiters)
+    settled = sum(worker.settling for worker in core.workers.sessions.values())
     limited = sum(job.state == "queued" and job.spec.queue_timeout_ms > 0 for job in jobs)
     if len(core.timers) != timed + limited + doubtful + settled + len(core.workers) + core.settling.open:
         raise InvariantError("the timers and what they are for disagree")

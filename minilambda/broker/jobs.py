@@ -11,6 +11,7 @@ from minilambda.errors import MinilambdaError
 from minilambda.messages import TERMINAL, JobRef, JobSpec, Result
 
 if TYPE_CHECKING:
+    from minilambda.broker.queue import Share
     from minilambda.broker.records import JobEnded
     from minilambda.broker.registry import Worker
 
@@ -61,7 +62,7 @@ class InvariantError(MinilambdaError):
     sentence = "The broker found itself in a state that must not be."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiter:
     """A request that is answered at the job's end."""
 
@@ -94,8 +95,9 @@ class Job:
     asked_back: bool = False  # this attempt was recalled, and nobody has said that it was too late
     cancelling: bool = False  # a cancel was asked for while a worker had the job
     leaving_since: float = 0.0  # when the result was first heard of, seconds
-    waiters: dict[bytes, Waiter] = field(default_factory=dict)  # by connection, oldest first
+    waiters: list[Waiter] = field(default_factory=list)  # one of a connection, oldest first
     entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
+    share: Share | None = None  # its group, while it waits and runs; the queue's own
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
     sequence: int = 0  # of its dispatch in its worker's session; 0: the worker had it before; UNSENT
     dispatched_at: float = 0.0  # when the latest attempt was given to a worker, seconds
@@ -139,22 +141,31 @@ class Job:
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             raise InvariantError(self.tell(f"{event} is not possible when {self.state}"))
-        story = self.story
-        if len(story) >= STORY_LENGTH:
-            del story[: STORY_LENGTH // 2]
-        story.append((now, event))
         self.state = after
+        story = self.story
+        story.append((now, event))
+        if len(story) > STORY_LENGTH:
+            del story[: STORY_LENGTH // 2]
+
+    def take_waiter(self, connection: bytes) -> Waiter | None:
+        """The request of a connection that waits for the job; it waits no more."""
+        for index, waiter in enumerate(self.waiters):
+            if waiter.route[0] == connection:
+                return self.waiters.pop(index)
+        return None
 
     def end(self, result: Result, bodies: dict[str, bytes], now: float) -> None:
         """Take the terminal state of ``result``. Raises ``InvariantError`` when the job has ended before."""
         self.move(ENDING[result.state], now)
         self.result, self.ended_at = result, now
-        self.stdout, self.stderr = bodies.get("stdout", b""), bodies.get("stderr", b"")
-        self.value = bodies.get("value", b"")
-        self.content = _content(self.stdin, self.values)
-        if self.code not in KEEP_INPUT:
-            self.cost -= len(self.stdin) + len(self.values)
-            self.stdin = self.values = b""
+        if bodies:
+            self.stdout, self.stderr = bodies.get("stdout", b""), bodies.get("stderr", b"")
+            self.value = bodies.get("value", b"")
+        if self.stdin or self.values:
+            self.content = _content(self.stdin, self.values)
+            if self.code not in KEEP_INPUT:
+                self.cost -= len(self.stdin) + len(self.values)
+                self.stdin = self.values = b""
         self.worker, self.holder = None, ""
 
     def restore(self, end: JobEnded, ended_at: float) -> None:
@@ -180,6 +191,8 @@ class Job:
 def spec_bytes(spec: JobSpec) -> int:
     """What the texts of a spec take in a header, bytes."""
     total = 0
+    if not spec.args and not spec.env:
+        return total
     for text in spec.args:
         total += len(text.encode()) + 5
     for name, text in spec.env.items():
@@ -187,9 +200,9 @@ def spec_bytes(spec: JobSpec) -> int:
     return total
 
 
-def cost_of(spec: JobSpec, stdin: bytes, values: bytes) -> int:
-    """What a job takes in memory, about, bytes."""
-    return JOB_OVERHEAD + spec_bytes(spec) + len(stdin) + len(values)
+def cost_of(texts: int, stdin: bytes, values: bytes) -> int:
+    """What a job takes in memory, about, bytes; ``texts``: the ``spec_bytes`` of its spec."""
+    return JOB_OVERHEAD + texts + len(stdin) + len(values)
 
 
 def _content(stdin: bytes, values: bytes) -> bytes:

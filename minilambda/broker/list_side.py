@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from minilambda.broker.authority import EVERYBODY
 from minilambda.broker.events import Route
 from minilambda.broker.jobs import KEEP_INPUT, Job
 from minilambda.broker.views import job_rows, module_rows, worker_rows
@@ -54,6 +55,8 @@ class ListSide:
         elif (upload := store.upload(principal, digest, size)) is not None:
             received = upload.received
         if message.data and not complete and message.offset == received:
+            if self._core.quotas is not None and not received:
+                self._core.quotas.check_module(store, principal, size, now)
             received, complete = store.write(principal, digest, size, message.data, now)
         self._core.send(route, Stored(message.request, digest, received, complete))
 
@@ -70,11 +73,12 @@ class ListSide:
 
     def _list_jobs(self, route: Route, principal: str, message: ListJobs, now: float) -> None:
         core, wanted = self._core, message.state
+        owner = core.access.owner(principal, message.principal)
         jobs = core.results.again if wanted in KEEP_INPUT else core.jobs
 
         def fitting() -> Iterator[Job]:
             for job in islice(reversed(jobs.values()), LOOKED_AT):
-                if job.key[0] == principal and wanted in ("", job.shown, job.code):
+                if owner in (job.key[0], EVERYBODY) and wanted in ("", job.shown, job.code):
                     yield job
 
         core.send(route, JobList(message.request, job_rows(islice(fitting(), message.limit), now)))

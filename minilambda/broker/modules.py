@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from math import inf
 
 from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreAction, StoreModule, WritePiece
 from minilambda.broker.jobs import InvariantError
@@ -60,6 +61,7 @@ class ModuleStore:
         self._counts: dict[str, int] = {}  # principal to its uploads under way
         self._numbers = 0  # uploads begun so far
         self.bytes = 0  # of all modules and uploads
+        self.soonest = inf  # no upload is dropped earlier, seconds: the oldest may have got a piece since
         self.actions: list[StoreAction] = []  # for the shell
         self.dropped: list[str] = []  # digests, for the scheduler
 
@@ -154,6 +156,7 @@ class ModuleStore:
         """Drop the uploads that get no more pieces."""
         while (due := self.next()) is not None and due <= now:
             self._abandon(next(iter(self._uploads.values())))
+        self.soonest = inf if due is None else due
 
     def next(self) -> float | None:
         """When the oldest upload is dropped, seconds; None without any."""
@@ -170,6 +173,7 @@ class ModuleStore:
         self._make_room(OVERHEAD)
         self._numbers += 1
         upload = Upload(self._numbers, principal, digest, size, now)
+        self.soonest = min(self.soonest, now + UPLOAD_IDLE)
         self._uploads[principal, digest] = upload
         self._counts[principal] = self._counts.get(principal, 0) + 1
         self.bytes += OVERHEAD
@@ -213,6 +217,33 @@ class ModuleStore:
             if not self._idle:
                 raise Busy("The module store is full of modules that unfinished jobs need.")
             self._drop_idle()
+
+    def make_room_of(self, principal: str, most: int, now: float) -> bool:
+        """Let go of a principal's idle modules until all of its own have at most so many bytes; False where they can't.
+
+        The least recently used go first. A module that others have sent too stays theirs.
+        """
+        owned = [self._needed.get(digest) or self._idle[digest] for digest in self._owned.get(principal, ())]
+        held = sum(module.size for module in owned)
+        held += sum(upload.size for upload in self._uploads.values() if upload.principal == principal)
+        for module in sorted(owned, key=lambda module: module.used_at):
+            if held <= most:
+                break
+            if not module.jobs:
+                held -= module.size
+                self._disown(principal, module)
+        return held <= most
+
+    def _disown(self, principal: str, module: Module) -> None:
+        if module.principals == {principal}:
+            self._idle.move_to_end(module.digest, last=False)
+            self._drop_idle()
+            return
+        module.principals.discard(principal)
+        module.saved.discard(principal)
+        del self._owned[principal][module.digest]
+        if not self._owned[principal]:
+            del self._owned[principal]
 
     def _drop_idle(self) -> None:
         digest, module = self._idle.popitem(last=False)

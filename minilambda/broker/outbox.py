@@ -33,6 +33,9 @@ class Outcome(Enum):
     GONE = "gone"  # never: there is no such connection
 
 
+SENT, FULL, GONE = Outcome
+
+
 class Flight(Protocol):
     """A message that the transport has not necessarily sent yet."""
 
@@ -62,28 +65,26 @@ class Outbox:
     def __init__(self, put: Put) -> None:
         self._put = put
         self._connections: dict[bytes, _Connection] = {}  # those with something waiting or flying
-        self._dropped: list[Unreachable] = []
-
-    @property
-    def waiting(self) -> bool:
-        """Whether ``flush`` has anything to do."""
-        return bool(self._connections)
+        self.waiting = False  # whether ``flush`` has anything to do
+        self.lost: list[Unreachable] = []  # what could not be sent, until ``dropped`` is asked
 
     def send(self, route: Route, message: Message, frames: list[bytes]) -> None:
-        """Send a message behind what waits for the same connection; ``frames`` include the envelope."""
-        size = sum(map(len, frames))
-        connection = self._connections.get(route[0])
+        """Send a message behind what waits for the same connection; ``frames`` are those behind the envelope."""
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        frames = [*route, *frames]
+        connection = self._connections.get(route[0]) if self.waiting else None
         if connection is None:
             if size < LARGE:
-                outcome, _ = self._put(frames, False)
-                if outcome is Outcome.SENT:
+                outcome = self._put(frames, False)[0]
+                if outcome is SENT:
                     return
-                if outcome is Outcome.GONE:
-                    self._dropped.append(Unreachable(route, message))
+                if outcome is GONE:
+                    self.lost.append(Unreachable(route, message))
                     return
             connection = self._connections[route[0]] = _Connection()
+            self.waiting = True
         if len(connection.waiting) >= MAX_WAITING:
-            self._dropped.append(Unreachable(route, message))
+            self.lost.append(Unreachable(route, message))
             return
         connection.waiting.append((route, message, frames, size))
         self._advance(route[0], connection)
@@ -95,7 +96,7 @@ class Outbox:
 
     def dropped(self) -> list[Unreachable]:
         """What could not be sent since this was asked last."""
-        dropped, self._dropped = self._dropped, []
+        dropped, self.lost = self.lost, []
         return dropped
 
     def _advance(self, key: bytes, connection: _Connection) -> None:
@@ -103,13 +104,14 @@ class Outbox:
         while connection.waiting and connection.bytes < MAX_FLYING:
             route, message, frames, size = connection.waiting[0]
             outcome, flight = self._put(frames, size >= LARGE)
-            if outcome is Outcome.FULL:
+            if outcome is FULL:
                 break
             connection.waiting.popleft()
-            if outcome is Outcome.GONE:
-                self._dropped.append(Unreachable(route, message))
+            if outcome is GONE:
+                self.lost.append(Unreachable(route, message))
             elif flight is not None:
                 connection.flying.append((flight, size))
                 connection.bytes += size
         if not connection.waiting and not connection.flying:
             del self._connections[key]
+            self.waiting = bool(self._connections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from minilambda.broker.events import ModuleSlice
@@ -28,25 +29,28 @@ class Placement:
 
     def place(self, now: float) -> None:
         """Give waiting jobs to workers that have room; then ask for jobs back that wait while others are free."""
-        core = self._core
-        while core.queue and core.scheduler.has_room:
+        core, scheduler = self._core, self._core.scheduler
+        while core.queue.size and scheduler.filled:
             job = core.queue.pop()
-            self._dispatch(job, core.scheduler.choose(job.spec.module), now)
-        while core.scheduler.free_slots > core.recalls:
-            surplus = core.scheduler.surplus(now, core.settings.recall_after)
+            if job is None:
+                break
+            self.dispatch(job, scheduler.choose(job.spec.module), now)
+        while scheduler.donors and scheduler.free_slots > core.recalls:
+            surplus = scheduler.surplus(now, core.settings.recall_after)
             if surplus is None or surplus.worker is None:
                 break
             surplus.recalled = surplus.asked_back = True
             core.recalls += 1
             core.tell(surplus.worker, Recall(surplus.worker.session, surplus.ref), surplus)
 
-    def recall_at(self) -> float | None:
-        """When ``place`` may ask for a job back, seconds; None when there is none."""
+    def recall_at(self) -> float:
+        """When ``place`` may ask for a job back, seconds; ``inf`` when there is none."""
         core = self._core
         since = core.scheduler.surplus_at() if core.scheduler.free_slots > core.recalls else None
-        return None if since is None else since + core.settings.recall_after
+        return inf if since is None else since + core.settings.recall_after
 
-    def _dispatch(self, job: Job, worker: Worker, now: float) -> None:
+    def dispatch(self, job: Job, worker: Worker, now: float) -> None:
+        """A job that is in the state queued, and not in the queue any more, goes to a worker."""
         core = self._core
         job.move("dispatch", now)
         job.attempt += 1
@@ -77,7 +81,10 @@ class Placement:
         # A dispatch that waits may never go, so it takes nothing along.
         settled = self.take_settled(worker) if number else ()
         message = Dispatch(worker.session, number, job.ref, spec, size, withheld, settled, b"", stdin, values)
-        core.tell(worker, message, job, part)
+        if number:
+            core.send(worker.route, message, part)
+        else:
+            core.tell(worker, message, job, part)
         core.scheduler.sent(worker, spec.module, now)
 
     def settle(self, worker: Worker, job: Job, now: float) -> None:
@@ -88,28 +95,39 @@ class Placement:
             core.tell(worker, Acknowledge(worker.session, job.ref), job)
             return
         if not worker.settled:
-            core.timers.set(("settled", worker.session), now + SETTLE_AFTER)
+            worker.settled_at = now
+            if not worker.settling:
+                self._settle_later(worker)
         worker.settled.append(job.ref)
+
+    def _settle_later(self, worker: Worker) -> None:
+        worker.settling = True
+        self._core.timers.set(("settled", worker.session), worker.settled_at + SETTLE_AFTER)
+
+    def settle_due(self, worker: Worker, now: float) -> None:
+        """It was time to tell a worker; mostly a dispatch has done so meanwhile, which leaves the timer as it is."""
+        worker.settling = False
+        if worker.settled and worker.settled_at + SETTLE_AFTER > now:
+            self._settle_later(worker)
+        else:
+            self.acknowledge(worker)
 
     def take_settled(self, worker: Worker) -> tuple[JobRef, ...]:
         """The results that the worker may forget; it will be told."""
         if not worker.settled:
             return ()
-        self._core.timers.clear(("settled", worker.session))
         settled = tuple(worker.settled)
         worker.settled.clear()
         return settled
 
     def acknowledge(self, worker: Worker) -> None:
-        """No dispatch has come by that could have told the worker."""
+        """Tell the worker now: no dispatch has come by that could have."""
         for ref in self.take_settled(worker):
             self._core.tell(worker, Acknowledge(worker.session, ref))
 
     def claim(self, job: Job, now: float) -> None:
         """A new job that a worker has had since before this broker began goes on there."""
         core = self._core
-        if not core.unclaimed:
-            return
         worker, ref, recalled = core.unclaimed.take(job.key) or (None, job.ref, False)
         if worker is None or core.workers.sessions.get(worker.session) is not worker:
             return
@@ -147,7 +165,8 @@ class Placement:
         if worker is None:
             return
         job.worker = None
-        self.recall_over(job)
+        if job.recalled:
+            self.recall_over(job)
         if worker.leaving.pop(job.key, None) is None:
             worker.jobs.pop(job.key, None)
             if worker.session in core.workers.sessions:

@@ -6,6 +6,7 @@ others go at once. So an acknowledgement means that the job is safe, and no work
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from minilambda.broker.events import Persist, Send
@@ -35,7 +36,7 @@ class Promises:
         self.written = 0  # every write up to this number is on the disk
         self.held = 0  # messages that wait
         self._number = 1  # of the next write
-        self._records: list[Record] = []  # of this step
+        self.records: list[Record] = []  # of this step
         self._held: dict[int, list[Held]] = {}  # by the write that they wait for
         self._fresh: dict[int, list[Job]] = {}  # jobs whose acceptance is not on the disk yet, by its write
 
@@ -45,7 +46,7 @@ class Promises:
         """Write a record with this step; returns the number of the write, 0 where nothing is written."""
         if not self.durable:
             return 0
-        self._records.append(record)
+        self.records.append(record)
         return self._number
 
     def accepted(self, job: Job) -> None:
@@ -78,10 +79,10 @@ class Promises:
 
     def take(self) -> Persist | None:
         """The write of this step, if it has one."""
-        if not self._records:
+        if not self.records:
             return None
-        write = Persist(self._number, tuple(self._records))
-        self._records.clear()
+        write = Persist(self._number, tuple(self.records))
+        self.records.clear()
         self._number += 1
         return write
 
@@ -111,14 +112,20 @@ class Promises:
                 self.wait(held.send, key, held.job)
         return [held.send for _, held in freed if held.job is None]
 
-    def withdraw(self, job: Job) -> list[Send]:
-        """The job is not promised after all; returns the messages that waited, which must not go."""
-        self.note(JobWithdrawn(job.number))
-        found: list[Send] = []
-        for key, waiting in list(self._held.items()):
-            found += [held.send for held in waiting if held.job is job]
-            self._held[key] = [held for held in waiting if held.job is not job]
-        self.held -= len(found)
+    def withdraw(self, jobs: Iterable[Job]) -> dict[Job, list[Send]]:
+        """The jobs are not promised after all; the messages about each that waited, which must not go."""
+        found: dict[Job, list[Send]] = {job: [] for job in jobs}
+        for job in found:
+            self.note(JobWithdrawn(job.number))
+        for waiting in self._held.values():  # once for all jobs: there may be a hundred thousand of both
+            left = []
+            for held in waiting:
+                if held.job is not None and held.job in found:
+                    found[held.job].append(held.send)
+                else:
+                    left.append(held)
+            self.held -= len(waiting) - len(left)
+            waiting[:] = left
         return found
 
     def fresh(self) -> list[Job]:

@@ -28,9 +28,12 @@ Entry = tuple[int, int, int, Job]
 
 
 @dataclass(slots=True, eq=False)
-class _Share:
-    """A principal, or a group of one."""
+class Share:
+    """A principal, or a group of one. It lives for as long as jobs of it wait or run, and a while longer."""
 
+    name: str
+    turns: Turns  # those that it takes turns with
+    above: Share | None  # the principal of a group
     spent: float  # slot time used by ended jobs, level with the others' at the time of joining, seconds
     pending: float = 0.0  # what its running jobs are taken to use, seconds
     waiting: int = 0  # jobs queued
@@ -38,123 +41,189 @@ class _Share:
     place: int = 0  # number of its latest entry among the turns
     average: float = 0.0  # use of a job of the group, seconds; 0.0 before the first has ended
     heap: list[Entry] = field(default_factory=list)  # of a group: live entries, and those of removed jobs
-    groups: _Turns | None = None  # of a principal
+    groups: Turns | None = None  # of a principal
 
 
-class _Turns:
+class Turns:
     """Shares by what they have used; the one that has used the least and has jobs goes next."""
 
-    def __init__(self) -> None:
-        self.shares: OrderedDict[str, _Share] = OrderedDict()  # those that became idle last at the end
+    def __init__(self, above: Share | None = None, most: int = 0) -> None:
+        self.most = most  # jobs of one share that may run; one with so many takes no turns. 0: any number
+        self.shares: OrderedDict[str, Share] = OrderedDict()  # those that became idle last at the end
+        self.active: dict[str, Share] = {}  # those with jobs that wait; only where there are several is there a heap
+        self.level = 0.0  # spent by the one that went last, without what was pending: that may prove less
+        self.idle = 0  # shares with nothing waiting or running
+        self._above = above  # the principal, where these are groups
         self._heap: list[tuple[float, int, str]] = []  # spent and pending, number of the entry, name; stale ones too
-        self._level = 0.0  # spent by the one that went last, without what was pending: that may prove less
         self._entries = 0  # entries made so far
-        self._idle = 0  # shares with nothing waiting or running
 
-    def join(self, name: str) -> _Share:
-        """One more job waits for this share."""
+    def share(self, name: str) -> Share:
+        """The share of a name, a new one if there is none."""
         share = self.shares.get(name)
         if share is None:
-            share = self.shares[name] = _Share(self._level)
-            self._idle += 1
-        self.changed(name, waiting=1)
-        if share.waiting == 1:
-            share.spent = max(share.spent, self._level)
-            self._enter(name, share)
+            share = self.shares[name] = Share(name, self, self._above, self.level)
+            self.idle += 1
         return share
 
-    def next(self) -> str:
+    def join(self, share: Share) -> None:
+        """One more job waits for this share."""
+        if not share.waiting:
+            self.idle -= not share.running
+            share.spent = max(share.spent, self.level)
+            share.waiting = 1
+            if not self.most or share.running < self.most:
+                self._begin(share)
+        else:
+            share.waiting += 1
+
+    def _begin(self, share: Share) -> None:
+        self.active[share.name] = share
+        for each in self.active.values() if len(self.active) == 2 else (share,):
+            self.enter(each)
+
+    def _hold(self, share: Share) -> bool:
+        """Let a share that runs as many jobs as it may take no turns until one has ended; whether that was all."""
+        if share.running >= self.most:
+            self.active.pop(share.name, None)
+            return True
+        if share.name not in self.active:
+            self._begin(share)
+            return True
+        return False
+
+    def next(self) -> Share:
         """Whose turn it is. Raises ``InvariantError`` when nothing waits."""
-        while self._heap:
+        active = self.active
+        while len(active) > 1:
             _, number, name = self._heap[0]
-            share = self.shares.get(name)
-            if share is not None and share.waiting and share.place == number:
-                self._level = max(self._level, share.spent)
-                return name
+            share = active.get(name)
+            if share is not None and share.place == number:
+                break
             heapq.heappop(self._heap)
-        raise InvariantError("the queue is empty")
+        else:
+            share = next(iter(active.values()), None)
+            if share is None:
+                raise InvariantError("the queue is empty")
+        self.level = max(self.level, share.spent)
+        return share
 
-    def charge(self, name: str, pending: float, spent: float = 0.0) -> None:
-        """The share is taken to use, and has used, so much more or less."""
-        share = self.shares[name]
-        share.pending += pending
-        share.spent += spent
-        if share.waiting:
-            self._enter(name, share)
+    def leave(self, share: Share) -> None:
+        """No job waits for the share any more."""
+        self.active.pop(share.name, None)  # it may be held
+        if not share.running:
+            self.rest(share)
 
-    def changed(self, name: str, waiting: int = 0, running: int = 0) -> None:
-        """So many more jobs of the share wait or run."""
-        share = self.shares[name]
-        idle = not (share.waiting or share.running)
-        share.waiting += waiting
-        share.running += running
-        if share.waiting or share.running:
-            self._idle -= idle
-        elif not idle:
-            self._idle += 1
-            self.shares.move_to_end(name)
-            self._forget()
-
-    def _enter(self, name: str, share: _Share) -> None:
+    def enter(self, share: Share) -> None:
+        """What a share with jobs that wait has used is another now."""
+        if (self.most and self._hold(share)) or len(self.active) <= 1:
+            return
         self._entries += 1
         share.place = self._entries
-        heapq.heappush(self._heap, (share.spent + share.pending, share.place, name))
+        heapq.heappush(self._heap, (share.spent + share.pending, share.place, share.name))
         if len(self._heap) > 2 * len(self.shares) + 32:
             self._heap = [entry for entry in self._heap if self._current(entry)]
             heapq.heapify(self._heap)
 
     def _current(self, entry: tuple[float, int, str]) -> bool:
-        share = self.shares.get(entry[2])
-        return share is not None and share.waiting > 0 and share.place == entry[1]
+        share = self.active.get(entry[2])
+        return share is not None and share.place == entry[1]
 
-    def _forget(self) -> None:
-        if self._idle <= IDLE:
-            return
-        idle = [name for name, share in self.shares.items() if not (share.waiting or share.running)]
-        for name in idle[: IDLE // 2]:
-            del self.shares[name]
-        self._idle -= len(idle[: IDLE // 2])
+    def rest(self, share: Share) -> None:
+        """Nothing of the share waits or runs any more."""
+        self.shares.move_to_end(share.name)
+        self.idle += 1
+        if self.idle > IDLE:
+            idle = [name for name, share in self.shares.items() if not (share.waiting or share.running)]
+            for name in idle[: IDLE // 2]:
+                del self.shares[name]
+            self.idle -= len(idle[: IDLE // 2])
 
 
 class FairQueue:
-    """Jobs that wait, each once. A job's ``entry`` is its place here, None outside."""
+    """Jobs that wait, each once. A job's ``entry`` is its place here, None outside; ``share`` is its group.
 
-    def __init__(self) -> None:
-        self._principals = _Turns()
+    The steps on a share are written out for the group and its principal: a job takes each of them once.
+    """
+
+    def __init__(self, most_running: int = 0) -> None:
+        self.size = 0  # jobs queued
+        self._principals = Turns(most=most_running)  # of one principal; 0: any number
         self._back: list[Entry] = []  # jobs that had their turn before, the next one last; removed ones too
-        self._size = 0  # jobs queued
         self._entries = 0  # entries made so far
         self._average = LEAST  # use of a job of any group, seconds
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     @property
     def running(self) -> int:
         """Jobs that were popped and are not settled."""
         return sum(share.running for share in self._principals.shares.values())
 
+    def _group(self, job: Job) -> Share:
+        """The share of a job that has none."""
+        principal = self._principals.share(job.key[0])
+        if principal.groups is None:
+            principal.groups = Turns(principal)
+        group = job.share = principal.groups.share(job.spec.group)
+        return group
+
     def push(self, job: Job, *, first: bool = False) -> None:
         """Queue a job. ``first``: it had its turn before, and goes before all that did not."""
-        principal = self._principals.join(job.key[0])
-        if principal.groups is None:
-            principal.groups = _Turns()
-        group = principal.groups.join(job.spec.group)
+        group = self._group(job)
+        for share in _both(group):
+            share.turns.join(share)
         self._entries += 1
         entry = job.entry = (-job.spec.priority, job.number, self._entries, job)
-        self._size += 1
+        self.size += 1
         if first:
             self._back.append(entry)
         else:
             heapq.heappush(group.heap, entry)
 
-    def pop(self) -> Job:
-        """Take the job whose turn it is, and charge it. Raises ``InvariantError`` when nothing waits."""
-        job = self._returned() or self._in_turn()
-        self._took(job, running=1)
-        job.charged = self._groups(job.key[0]).shares[job.spec.group].average or self._average
-        self._charge(job, job.charged)
+    def waiting_of(self, principal: str) -> int:
+        """Jobs of a principal that wait."""
+        share = self._principals.shares.get(principal)
+        return 0 if share is None else share.waiting
+
+    def full(self, principal: str) -> bool:
+        """Whether as many jobs of a principal run as may."""
+        most, share = self._principals.most, self._principals.shares.get(principal)
+        return 0 < most <= (0 if share is None else share.running)
+
+    def pop(self) -> Job | None:
+        """Take the job whose turn it is, and charge it; None where as many run as their principals may have.
+
+        Raises ``InvariantError`` when nothing waits.
+        """
+        job = self._returned()
+        if job is None and self._principals.most and not self._principals.active and self.size:
+            return None
+        job = job or self._in_turn()
+        job.entry = None
+        self.size -= 1
+        group = _share_of(job)
+        charged = job.charged = group.average or self._average
+        for share in _both(group):
+            share.waiting -= 1
+            share.running += 1
+            share.pending += charged
+            if share.waiting:
+                share.turns.enter(share)
+            else:
+                share.turns.leave(share)
         return job
+
+    def pass_through(self, job: Job) -> None:
+        """Charge a job that has a worker at once: the same as ``push`` and ``pop``, where nothing else waits."""
+        group = self._group(job)
+        charged = job.charged = group.average or self._average
+        for share in _both(group):
+            turns = share.turns
+            turns.idle -= not share.running
+            share.spent = turns.level = max(share.spent, turns.level)
+            share.running += 1
+            share.pending += charged
 
     def _returned(self) -> Job | None:
         while self._back:
@@ -164,55 +233,49 @@ class FairQueue:
         return None
 
     def _in_turn(self) -> Job:
-        groups = self._groups(self._principals.next())
-        while True:
-            group = groups.shares[groups.next()]
-            while group.heap:
-                entry = heapq.heappop(group.heap)
-                if entry[3].entry is entry:
-                    return entry[3]
-            raise InvariantError("a group counts jobs and has none")
+        groups = self._principals.next().groups
+        heap = groups.next().heap if groups is not None else []
+        while heap:
+            entry = heapq.heappop(heap)
+            if entry[3].entry is entry:
+                return entry[3]
+        raise InvariantError("a group counts jobs and has none")
 
     def settle(self, job: Job, used: float | None) -> None:
         """A job that was popped has left its worker after using so much slot time, seconds; None: it never began."""
-        if job.charged is None:
+        charged = job.charged
+        if charged is None:
             return
-        charged, job.charged = job.charged, None
-        groups = self._groups(job.key[0])
-        cost = 0.0 if used is None else max(used, LEAST)
+        job.charged = None
+        group = _share_of(job)
+        cost = 0.0
         if used is not None:
-            group = groups.shares[job.spec.group]
+            cost = used if used > LEAST else LEAST
             group.average += WEIGHT * (cost - group.average) if group.average else cost
             self._average += WEIGHT * (cost - self._average)
-        self._charge(job, -charged, cost)
-        groups.changed(job.spec.group, running=-1)
-        self._principals.changed(job.key[0], running=-1)
+        for share in _both(group):
+            share.pending -= charged
+            share.spent += cost
+            share.running -= 1
+            if share.waiting:
+                share.turns.enter(share)
+            elif not share.running:
+                share.turns.rest(share)
 
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it is. Its entry stays behind until it comes up or such entries abound."""
-        group = self._groups(job.key[0]).shares[job.spec.group]
-        self._took(job)
+        group = _share_of(job)
+        job.entry = None
+        self.size -= 1
+        for share in _both(group):
+            share.waiting -= 1
+            if not share.waiting:
+                share.turns.leave(share)
         if len(group.heap) > 2 * group.waiting + 32:
             group.heap = [entry for entry in group.heap if entry[3].entry is entry]
             heapq.heapify(group.heap)
-        if len(self._back) > 2 * self._size + 32:
+        if len(self._back) > 2 * self.size + 32:
             self._back = [entry for entry in self._back if entry[3].entry is entry]
-
-    def _took(self, job: Job, running: int = 0) -> None:
-        job.entry = None
-        self._size -= 1
-        self._groups(job.key[0]).changed(job.spec.group, -1, running)
-        self._principals.changed(job.key[0], -1, running)
-
-    def _charge(self, job: Job, pending: float, spent: float = 0.0) -> None:
-        self._groups(job.key[0]).charge(job.spec.group, pending, spent)
-        self._principals.charge(job.key[0], pending, spent)
-
-    def _groups(self, principal: str) -> _Turns:
-        groups = self._principals.shares[principal].groups
-        if groups is None:
-            raise InvariantError("a principal without groups")
-        return groups
 
     def check(self) -> int:
         """Raise ``InvariantError`` when the counts disagree; returns the number of entries, stale ones too."""
@@ -220,7 +283,7 @@ class FairQueue:
         live, entries = len(back), len(self._back)
         for name, principal in self._principals.shares.items():
             inside = 0
-            for label, group in self._groups(name).shares.items():
+            for label, group in (principal.groups or Turns()).shares.items():
                 count = sum(entry[3].entry is entry for entry in group.heap)
                 count += sum((job.key[0], job.spec.group) == (name, label) for job in back)
                 if count != group.waiting or group.running < 0:
@@ -231,6 +294,17 @@ class FairQueue:
                 raise InvariantError(f"a principal counts {principal.waiting} jobs and has {inside}")
             live += inside
         live -= len(back)
-        if live != self._size:
-            raise InvariantError(f"the queue counts {self._size} jobs and has {live}")
+        if live != self.size:
+            raise InvariantError(f"the queue counts {self.size} jobs and has {live}")
         return entries
+
+
+def _both(group: Share) -> tuple[Share, ...]:
+    """A group and its principal."""
+    return (group,) if group.above is None else (group, group.above)
+
+
+def _share_of(job: Job) -> Share:
+    if job.share is None:
+        raise InvariantError(job.tell("it is in no group of the queue"))
+    return job.share

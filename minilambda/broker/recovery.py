@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minilambda.broker.jobs import Job, cost_of
+from minilambda.broker.jobs import Job, cost_of, spec_bytes
 from minilambda.broker.records import Recovered, SavedJob, WorkerGone, WorkerKnown
 from minilambda.broker.registry import Worker
 from minilambda.broker.views import failed, final_result
@@ -137,7 +137,9 @@ def _job(saved: SavedJob, wall: float, now: float) -> Job:
     accepted, moved = saved.accepted, saved.moved
     spec, stdin, values = accepted.spec, accepted.stdin, accepted.values
     accepted_at = now - max(0.0, wall - accepted.accepted)
-    job = Job(accepted.key, spec, stdin, values, cost_of(spec, stdin, values), accepted.number, accepted_at, now)
+    job = Job(
+        accepted.key, spec, stdin, values, cost_of(spec_bytes(spec), stdin, values), accepted.number, accepted_at, now
+    )
     job.attempt, job.holder = moved.attempt, moved.holder
     job.losses, job.cancelling, job.journaled = moved.losses, moved.cancelling, True
     return job

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from minilambda.broker.events import Route
+from minilambda.errors import Forbidden
 from minilambda.transfers import Puller
 
 if TYPE_CHECKING:
     from minilambda.broker.arrivals import Arrival
     from minilambda.broker.jobs import Job, JobKey
-    from minilambda.messages import JobRef
+    from minilambda.messages import JobRef, Register
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +32,7 @@ class Worker:
     queue: int  # its queue length as of the dispatch ``seen``, jobs
     seen_at: float  # last sign of life, seconds
     moved_at: float  # last piece of a body that came, seconds
+    registered_at: float = 0.0  # when it last asked for this session, seconds
     seen: int = 0  # sequence number of the last dispatch that it has told of
     dispatched: int = 0  # sequence number of the last dispatch sent
     dispatched_at: float = 0.0  # when that was, seconds
@@ -38,11 +40,14 @@ class Worker:
     doubted: bool = False  # it contradicted itself and was told to register again
     pending: int = 0  # dispatches that wait for the disk, and have no number yet
     saved: int = 0  # number of the write that knows the worker
+    principal: str = "local"  # whose key it has shown
     done: int = 0  # jobs ended, earlier sessions included
     jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
     leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
     arrivals: dict[str, Arrival] = field(default_factory=dict)  # results on their way, by handle of each missing body
     settled: list[JobRef] = field(default_factory=list)  # results that are safe, of which it has not been told
+    settled_at: float = 0.0  # when the first of these ended, seconds
+    settling: bool = False  # there is a timer to tell it
     warm: dict[str, None] = field(default_factory=dict)  # digests of modules that it got, oldest first
     load: int = 0  # jobs that it has or is about to get; the scheduler's own
     takes: bool = False  # counted as taking jobs; the scheduler's own
@@ -62,6 +67,14 @@ class Worker:
         sent = self.dispatched + self.pending
         return self.seen <= seen <= self.dispatched and queue + sent - seen >= len(self.jobs)
 
+    def asks_again(self, route: Route, message: Register) -> bool:
+        """Whether a registration asks once more for the session that was given, since the answer was slow to come.
+
+        Another session would make that answer worthless: where thousands of workers come at once, all would ask again.
+        """
+        unheard = self.seen_at == self.registered_at and message.ended != self.session
+        return unheard and self.route == route and self.slots == message.slots and self.reachable and not self.doubted
+
 
 class Registry:
     """Workers by session, by id and by connection."""
@@ -79,10 +92,18 @@ class Registry:
         self._next += 1
         return self._next - 1
 
-    def add(self, worker: Worker) -> None:
+    def add(self, worker: Worker, principal: str = "local") -> None:
+        worker.principal = principal
         self.sessions[worker.session] = worker
         self.by_id[worker.id] = worker
         self.by_connection[worker.route[0]] = worker
+
+    def by_key(self, worker_id: str, principal: str) -> Worker | None:
+        """The worker of an id. Raises ``Forbidden`` where another principal has registered it."""
+        worker = self.by_id.get(worker_id)
+        if worker is not None and worker.principal != principal:
+            raise Forbidden("Another key has registered a worker with this id.")
+        return worker
 
     def remove(self, worker: Worker) -> None:
         del self.sessions[worker.session]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from math import inf
 
 from minilambda.broker.jobs import KEEP_INPUT, InvariantError, Job, JobKey
 
@@ -16,16 +17,19 @@ class Results:
     def __init__(self, ttl: float, limit: int) -> None:
         self._ttl = ttl  # seconds
         self._limit = limit  # bytes
-        self._kept: OrderedDict[JobKey, Job] = OrderedDict()
+        self._kept: deque[Job] = deque()
         self.again: dict[JobKey, Job] = {}  # those that failed with minilambda, not by themselves, oldest first
         self.bytes = 0  # of all kept jobs, about
+        self.soonest = inf  # none expires earlier, seconds: the oldest may have had to go before its time
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def keep(self, job: Job) -> list[Job]:
         """Keep a job that has just ended; returns the older ones that had to go for it."""
-        self._kept[job.key] = job
+        if not self._kept:
+            self.soonest = job.ended_at + self._ttl
+        self._kept.append(job)
         if job.code in KEEP_INPUT:
             self.again[job.key] = job
         self.bytes += job.kept_bytes
@@ -39,23 +43,22 @@ class Results:
         gone: list[Job] = []
         while (due := self.next()) is not None and due <= now:
             gone.append(self._drop_oldest())
+        self.soonest = inf if due is None else due
         return gone
 
     def next(self) -> float | None:
         """When the oldest one expires, seconds; None without any."""
-        for job in self._kept.values():
-            return job.ended_at + self._ttl
-        return None
+        return self._kept[0].ended_at + self._ttl if self._kept else None
 
     def _drop_oldest(self) -> Job:
-        job = self._kept.popitem(last=False)[1]
+        job = self._kept.popleft()
         self.again.pop(job.key, None)
         self.bytes -= job.kept_bytes
         return job
 
     def check(self) -> None:
         """Raise ``InvariantError`` when the bytes are miscounted."""
-        if self.bytes != sum(job.kept_bytes for job in self._kept.values()):
+        if self.bytes != sum(job.kept_bytes for job in self._kept):
             raise InvariantError("the bytes of the results are miscounted")
 
 

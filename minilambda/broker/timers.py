@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from math import inf
 from typing import Any
 
 Key = tuple[Any, ...]
@@ -16,6 +17,7 @@ class Timers:
         self._when: dict[Key, tuple[float, int]] = {}  # key to its live entry: time in seconds, entry number
         self._heap: list[tuple[float, int, Key]] = []  # live and stale entries
         self._number = 0  # of the last entry, so that keys are never compared
+        self.soonest = inf  # no deadline is earlier, seconds: the exact one may have been cleared
 
     def __len__(self) -> int:
         return len(self._when)
@@ -25,6 +27,7 @@ class Timers:
         self._number += 1
         self._when[key] = (when, self._number)
         heapq.heappush(self._heap, (when, self._number, key))
+        self.soonest = min(self.soonest, when)
         if len(self._heap) > 2 * len(self._when) + 64:
             self._heap = [(at, number, key) for key, (at, number) in self._when.items()]
             heapq.heapify(self._heap)
@@ -49,4 +52,5 @@ class Timers:
             key = heapq.heappop(self._heap)[2]
             del self._when[key]
             keys.append(key)
+        self.soonest = inf if when is None else when
         return keys

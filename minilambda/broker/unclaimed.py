@@ -20,11 +20,11 @@ class Unclaimed:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._until: float | None = None  # end of that time, seconds; None: no worker has come yet
-        self._refs: dict[JobKey, tuple[Worker, JobRef, bool]] = {}
-        self._unbegun: set[JobKey] = set()  # jobs that workers have given back, so they have not run
+        self.refs: dict[JobKey, tuple[Worker, JobRef, bool]] = {}  # with whether it was asked to give it back
+        self.unbegun: set[JobKey] = set()  # jobs that workers have given back, so they have not run
 
     def __len__(self) -> int:
-        return len(self._refs) + len(self._unbegun)
+        return len(self.refs) + len(self.unbegun)
 
     def open(self, now: float) -> bool:
         """Whether clients and workers may still come back. The first call begins that time."""
@@ -36,32 +36,28 @@ class Unclaimed:
         """Remember a job of a worker, and whether it is asked to give it back; False where it is too late for that."""
         if not self.open(now) or len(self) >= MAX_UNCLAIMED:
             return False
-        self._refs[ref.principal, ref.job] = (worker, ref, recalled)
+        self.refs[ref.principal, ref.job] = (worker, ref, recalled)
         return True
 
     def has(self, worker: Worker, ref: JobRef) -> bool:
-        found = self._refs.get((ref.principal, ref.job))
+        found = self.refs.get((ref.principal, ref.job))
         return found is not None and found[0] is worker and found[1] == ref
 
     def given_back(self, ref: JobRef) -> None:
         """The worker has not begun the job, and does not have it any more."""
-        self._refs.pop((ref.principal, ref.job), None)
-        self._unbegun.add((ref.principal, ref.job))
-
-    def unbegun(self, key: JobKey) -> bool:
-        """Whether the job is known not to have run."""
-        return key in self._unbegun
+        self.refs.pop((ref.principal, ref.job), None)
+        self.unbegun.add((ref.principal, ref.job))
 
     def take(self, key: JobKey) -> tuple[Worker, JobRef, bool] | None:
         """The job, its worker and whether it was asked to give it back, which are claimed by this."""
-        self._unbegun.discard(key)
-        return self._refs.pop(key, None)
+        self.unbegun.discard(key)
+        return self.refs.pop(key, None)
 
     def expired(self, now: float) -> list[tuple[Worker, JobRef]]:
         """What nobody has claimed in time, once."""
         if not len(self) or self.open(now):
             return []
-        self._unbegun.clear()
-        left = [(worker, ref) for worker, ref, _ in self._refs.values()]
-        self._refs.clear()
+        self.unbegun.clear()
+        left = [(worker, ref) for worker, ref, _ in self.refs.values()]
+        self.refs.clear()
         return left

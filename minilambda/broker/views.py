@@ -8,8 +8,19 @@ from typing import Any
 from minilambda.broker.jobs import InvariantError, Job
 from minilambda.broker.modules import Module
 from minilambda.broker.registry import Worker
-from minilambda.errors import sentence_for
-from minilambda.messages import TERMINAL, ErrorInfo, JobResult, JobStatus, Result, Usage
+from minilambda.errors import Busy, MinilambdaError, StorageFailed, sentence_for
+from minilambda.messages import (
+    TERMINAL,
+    ErrorInfo,
+    JobResult,
+    JobStatus,
+    Message,
+    Refused,
+    Reply,
+    Request,
+    Result,
+    Usage,
+)
 
 MAX_ROWS = 1000
 """Rows of a list, at most."""
@@ -45,6 +56,7 @@ def final_result(job: Job, result: Result, now: float) -> Result:
             (now - job.accepted_at) * 1000,
             usage.cpu_ms,
             usage.peak_memory_bytes,
+            usage.compiler,
         ),
         result.tier,
         job.ran_on,
@@ -63,6 +75,16 @@ def status_reply(job: Job, request: int, now: float) -> JobStatus:
     """The answer about a job, whether it has ended or not."""
     age_ms = (now - job.accepted_at) * 1000
     return JobStatus(request, job.key[1], job.shown, job.attempt, job.ran_on, job.cancelling and not job.ended, age_ms)
+
+
+def refusal(message: Message, error: MinilambdaError, busy_retry: float) -> Refused:
+    """The error that answers a request, or stands in for a reply. ``busy_retry``: try again after so long, seconds."""
+    request = message.request if isinstance(message, (Request, Reply)) else 0
+    retry = getattr(error, "retry_after", None)
+    if retry is None and isinstance(error, (Busy, StorageFailed)):
+        retry = busy_retry
+    retry_ms = None if retry is None else int(retry * 1000)
+    return Refused(request, error.code, error.message, retry_ms, getattr(message, "job", None))
 
 
 def worker_rows(workers: Iterable[Worker], now: float) -> tuple[dict[str, Any], ...]:
@@ -98,6 +120,7 @@ def job_rows(jobs: Iterable[Job], now: float) -> tuple[dict[str, Any], ...]:
             "age_ms": int((now - job.accepted_at) * 1000),
             "module": job.spec.module,
             "worker": job.ran_on or (job.result.worker if job.result is not None else ""),
+            "principal": job.key[0],
         }
         for job in jobs
     )

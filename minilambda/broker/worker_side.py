@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minilambda.broker.arrivals import STALL
 from minilambda.broker.body_side import BodySide
 from minilambda.broker.events import Route
+from minilambda.broker.job_side import JobSide
 from minilambda.broker.jobs import UNSENT, Job
 from minilambda.broker.registry import Worker
 from minilambda.messages import (
@@ -45,26 +46,30 @@ class WorkerSide:
         self.handlers: dict[type[Message], Callable[[Route, str, Any, float], None]] = {
             Register: self._register,
             Report: self._report,
-            Done: self._done,
-            Returned: self._returned,
             Goodbye: self._goodbye,
+            **JobSide(core, self._find, self._hear, self._bodies).handlers,
             **self._bodies.handlers,
         }
 
     # --- sessions --------------------------------------------------------------------------------
 
     def _register(self, route: Route, principal: str, message: Register, now: float) -> None:
-        core, settings = self._core, self._core.settings
+        core = self._core
         core.unclaimed.open(now)
-        old = core.workers.by_id.get(message.worker)
+        old = core.workers.by_key(message.worker, principal)
+        if old is not None and old.asks_again(route, message):
+            old.registered_at = old.seen_at = now
+            old.draining = message.draining
+            core.scheduler.update(old)
+            self._welcome(old)
+            return
         squatter = core.workers.by_connection.get(route[0])
         if squatter is not None and squatter is not old:
             self.forget(squatter, now)
         if old is not None:
             core.workers.remove(old)
             core.scheduler.remove(old)
-            core.timers.clear(("alive", old.session))
-            core.placement.take_settled(old)
+            self._forget_timers(old)
         worker = Worker(
             message.worker,
             core.workers.new_session(),
@@ -75,17 +80,17 @@ class WorkerSide:
             message.host,
             message.pid,
             message.draining,
-            Puller(settings.window_bytes),
+            Puller(core.settings.window_bytes),
             queue=len(message.held),
             seen_at=now,
             moved_at=now,
+            registered_at=now,
             done=old.done if old is not None else 0,
         )
-        core.workers.add(worker)
-        core.timers.set(("alive", worker.session), now + settings.liveness)
-        timing = [int(seconds * 1000) for seconds in (settings.heartbeat, settings.liveness, settings.result_keep)]
+        core.workers.add(worker, principal)
+        core.timers.set(("alive", worker.session), now + core.settings.liveness)
         core.recovery.know(worker)
-        core.tell(worker, Registered(worker.id, worker.session, timing[0], timing[1], timing[2]))
+        self._welcome(worker)
         self._reconcile(worker, message.held, worker.jobs, now)
         self._reconcile(worker, message.finished, worker.leaving, now)
         core.scheduler.update(worker)
@@ -94,6 +99,11 @@ class WorkerSide:
         if old is not None:
             self._missing(old, message, now)
         core.recovery.back(worker, now)
+
+    def _welcome(self, worker: Worker) -> None:
+        settings = self._core.settings
+        times = [int(seconds * 1000) for seconds in (settings.heartbeat, settings.liveness, settings.result_keep)]
+        self._core.tell(worker, Registered(worker.id, worker.session, *times))
 
     def _reconcile(self, worker: Worker, refs: tuple[JobRef, ...], into: dict[Any, Job], now: float) -> None:
         """Take over the jobs that the worker still rightly has; tell it to drop the others."""
@@ -128,12 +138,12 @@ class WorkerSide:
 
     def _find(self, route: Route, message: Any, now: float) -> Worker | None:
         """The sender's session; None, and an answer, where the broker does not know it."""
-        worker = self._core.workers.find(route, message.session)
-        if worker is None:
+        worker = self._core.workers.sessions.get(message.session)
+        if worker is None or worker.route[0] != route[0]:
             self._core.count("unknown_session")
             self._core.send(route, RegisterAgain())
-        else:
-            worker.seen_at = now
+            return None
+        worker.seen_at = now
         return worker
 
     def _hear(self, worker: Worker, message: Report | Done | Returned) -> None:
@@ -195,10 +205,13 @@ class WorkerSide:
         core = self._core
         core.workers.remove(worker)
         core.scheduler.remove(worker)
-        core.timers.clear(("alive", worker.session))
-        core.placement.take_settled(worker)
+        self._forget_timers(worker)
         core.recovery.gone(worker)
         self._lose_all(worker, now)
+
+    def _forget_timers(self, worker: Worker) -> None:
+        for kind in ("alive", "settled"):
+            self._core.timers.clear((kind, worker.session))
 
     def _missing(self, old: Worker, message: Register, now: float) -> None:
         """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
@@ -234,66 +247,6 @@ class WorkerSide:
             if job is not None and job.attempt == message.ref.attempt:
                 job.holder = ""
                 core.requeue(job, now)
-
-    # --- jobs ------------------------------------------------------------------------------------
-
-    def _mine(self, worker: Worker, ref: JobRef) -> Job | None:
-        """The job of a reference, if the worker has that very attempt of it and has not finished it."""
-        job = worker.jobs.get((ref.principal, ref.job))
-        return job if job is not None and job.attempt == ref.attempt else None
-
-    def _done(self, route: Route, principal: str, message: Done, now: float) -> None:
-        core = self._core
-        worker = self._find(route, message, now)
-        if worker is None:
-            return
-        if core.unclaimed.has(worker, message.ref):
-            self._hear(worker, message)  # it keeps the result until the job is claimed
-            return
-        key = (message.ref.principal, message.ref.job)
-        job = worker.jobs.get(key) or worker.leaving.get(key)
-        if job is None or job.attempt != message.ref.attempt:
-            core.count("stale_result")
-            self._hear(worker, message)
-            core.send(route, Acknowledge(worker.session, message.ref, stale=not core.answered(message.ref)))
-            return
-        if worker.arrivals and any(item.job is job for item in worker.arrivals.values()):
-            core.count("stale_result")
-            return
-        worker.jobs.pop(key, None)
-        worker.leaving[key] = job
-        job.leaving_since = now
-        core.placement.recall_over(job)
-        self._hear(worker, message)
-        bodies = {"stdout": message.stdout, "stderr": message.stderr, "value": message.value}
-        if message.withheld:
-            self._bodies.collect(worker, job, message.result, bodies, message.withheld, now)
-        else:
-            core.end_at(worker, job, message.result, bodies, now)
-
-    def _returned(self, route: Route, principal: str, message: Returned, now: float) -> None:
-        core = self._core
-        worker = self._find(route, message, now)
-        if worker is None:
-            return
-        job = self._mine(worker, message.ref)
-        if core.unclaimed.has(worker, message.ref):
-            if not message.begun:
-                core.unclaimed.given_back(message.ref)
-        elif job is None:
-            core.count("stale_return")
-        elif message.begun:
-            job.begun, job.asked_back = True, False
-            core.placement.recall_over(job)
-        else:
-            # Only a worker that drains hands jobs back unasked, whether it has said so yet or not.
-            worker.draining = worker.draining or not job.recalled
-            job.holder = ""
-            del worker.jobs[job.key]
-            self._hear(worker, message)
-            core.requeue(job, now)
-            return
-        self._hear(worker, message)
 
 
 def _youngest_first(worker: Worker) -> list[Job]:

@@ -163,7 +163,7 @@ class WorkerNode:
         self.alive = True
         self._stopped = False  # SIGSTOP: what happens waits for SIGCONT
         self._missed: deque[a.Event] = deque()  # what happened meanwhile, in order
-        self.disk: dict[str, bool] = {}  # artifacts
+        self.disk: set[tuple[str, str]] = set()  # artifacts: digest and compiler
         self.core = WorkerCore(settings, Identity(self.name, self.name), world.random.random)
         self._runs: dict[int, object] = {}  # slot to the token of its present run
         self._wake: float | None = None
@@ -271,13 +271,15 @@ class WorkerNode:
         elif isinstance(action, a.Look):
             self._later(0.0, e.OutputSeen(action.slot, 0))
         elif isinstance(action, a.FindArtifact):
-            known = self.disk.get(action.digest)
-            found = a.ArtifactAbsent(action.digest) if known is None else a.ArtifactFound(action.digest, known)
+            digest, last = action.digest, action.compilers[-1]
+            there = [compiler for compiler in action.compilers if (digest, compiler) in self.disk]
+            found = a.ArtifactFound(digest, there[0], False) if there else a.ArtifactAbsent(digest, last)
             self._later(0.0, found)
         elif isinstance(action, a.Compile):
-            digest = action.order.digest
-            self.disk[digest] = False
-            self._later(0.02 * chance(), e.CompileFinished(digest, None, "", False, 1000, 10.0))
+            order = action.order
+            self.disk.add((order.digest, order.compiler))
+            compiled = e.CompileFinished(order.digest, order.compiler, None, "", False, 1000, 10.0)
+            self._later((0.2 if order.background else 0.02) * chance(), compiled)
 
     def _start(self, action: a.StartRun) -> None:
         slot = action.slot

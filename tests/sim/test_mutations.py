@@ -24,13 +24,13 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def without_fencing(patch: pytest.MonkeyPatch) -> None:
     """The attempt number stays 1, so nothing tells an old attempt from the present one."""
-    dispatch = Placement._dispatch
+    dispatch = Placement.dispatch
 
     def same_number(self: Placement, job: Job, *rest: Any) -> None:
         job.attempt = 0
         dispatch(self, job, *rest)
 
-    patch.setattr(Placement, "_dispatch", same_number)
+    patch.setattr(Placement, "dispatch", same_number)
 
 
 def without_dedup(patch: pytest.MonkeyPatch) -> None:

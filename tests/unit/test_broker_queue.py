@@ -204,3 +204,32 @@ def test_the_queue_is_the_same_as_the_rules_taken_literally(steps: list[tuple]) 
         item = queue.pop()
         assert naive.may_go(item)
         naive.remove(item)
+
+
+def counts(queue: FairQueue) -> list[object]:
+    """What the shares have used and have at work; the order of the turns follows from it."""
+    found: list[object] = []
+    for turns in (queue._principals, *(share.groups for share in queue._principals.shares.values())):
+        assert turns is not None
+        found += [turns.level, turns.idle, [*turns.shares], sorted(turns.active)]
+        found += [(s.spent, s.pending, s.waiting, s.running, s.average) for s in turns.shares.values()]
+    return found
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "x"]), st.floats(0, 9)), max_size=30))
+def test_a_job_that_passes_through_is_charged_like_one_that_was_queued_alone(
+    steps: list[tuple[str, str, float]],
+) -> None:
+    straight, queued, jobs = FairQueue(), FairQueue(), []
+    for number, (principal, group, used) in enumerate(steps):
+        one, other = job(number, principal, group), job(number, principal, group)
+        straight.pass_through(one)
+        queued.push(other)
+        assert queued.pop() is other
+        assert counts(straight) == counts(queued)
+        jobs.append((one, other, used))
+        if used > 3:
+            first, second, took = jobs.pop(0)
+            straight.settle(first, took)
+            queued.settle(second, took)
+            assert counts(straight) == counts(queued)

@@ -220,7 +220,7 @@ def test_a_registration_that_crossed_another_says_nothing_of_the_session_between
     agent = world.worker("w")
     world.run("j", retries=0)
     agent.session = 0  # it was sent before the present session was known
-    agent.register()
+    agent.register(peer="w, connected anew")
     assert world.only("c", JobResult).result.error.code == "worker_lost"
 
 

@@ -80,17 +80,26 @@ def test_messages_of_every_size_arrive_in_both_directions(pair: Pair, size: int)
         assert os.fstat(pair.spill).st_size == 0, "the memory is given back"
 
 
-def test_a_large_message_passes_the_guests_cap_on_files(pair: Pair) -> None:
+def test_whoever_lives_under_a_guests_limits_hears_of_the_spill_before_it_is_used(pair: Pair) -> None:
     # given
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = []
+
+    def lift() -> None:
+        heard.append("spill")
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    pair.other.before_spill = lift
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
         # when
+        pair.other.send(b"small")
         pair.other.send(b"x" * (MAX_PACKET + 1))
-        # then
-        assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 10
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # then
+    assert heard == ["spill"]
+    assert pair.near.receive() == (b"small", [])
     assert pair.near.receive(1 << 20) == (b"x" * (MAX_PACKET + 1), [])
 
 

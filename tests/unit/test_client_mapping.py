@@ -36,7 +36,7 @@ class Broker:
         self.most = max(self.most, len(self.running))
         return self._last
 
-    def step(self, timeout: float = float("inf")) -> list[Ended]:
+    def step(self, timeout: float = float("inf"), most: int = 1) -> list[Ended]:
         if not timeout:
             return []
         call = (max if self.backwards else min)(self.running)

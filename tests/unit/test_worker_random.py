@@ -30,6 +30,7 @@ class Chaos:
         choice = self.random.choice
         self.driver = Driver(
             jitter=self.random.random(),
+            compiler=choice(["tiered", "tiered", "cranelift", "winch"]),
             slots=choice([1, 2, 4]),
             compilers=choice([1, 2]),
             modules_per_runner=choice([1, 2, 16]),
@@ -151,7 +152,8 @@ class Chaos:
     def finish(self) -> None:
         for slot, runner in self.driver.runners.items():
             if runner.busy is not None:
-                how = outcome(bytes(self.random.choice([0, 5, 2_000_000])))
+                code = self.random.choice([None, None, None, "stack_overflow"])
+                how = outcome(bytes(self.random.choice([0, 5, 2_000_000])), code=code)
                 self.driver.finish(slot, how, bad_artifact=self.random.random() < 0.1)
                 return
 
@@ -177,7 +179,7 @@ class Chaos:
 
     def lock(self) -> None:
         digest = digest_of(self.random.choice(MODULES))
-        if digest not in self.driver.locks:
+        if all(digest != locked for locked, _ in self.driver.locks):
             self.driver.foreign_locks ^= {digest}
 
     def wait(self) -> None:
@@ -229,7 +231,7 @@ class Chaos:
             elif driver.core.finished:
                 for job in list(driver.core.finished):
                     driver.acknowledge(job)
-            elif not self.held:
+            elif not self.held and driver.core.execution.modules.next_deadline() is None:
                 break
             else:
                 driver.advance(0.5)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from minilambda import messages as m
 from minilambda.fields import MAX_FRAME
-from minilambda.settings import WorkerSettings
+from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker.core import Core
@@ -52,14 +52,18 @@ class Runner:
     busy: e.RunOrder | None = None  # what it runs
     dying: bool = False  # it was killed
     principal: str | None = None  # whom it has served
-    loaded: set[str] = field(default_factory=set)  # digests
+    loaded: dict[str, str] = field(default_factory=dict)  # digest to whose artifact
 
 
 class Driver:
-    """One worker. ``auto`` lists the actions that are answered by themselves, as a healthy machine would."""
+    """One worker, with a single compiler unless a test says otherwise.
 
-    def __init__(self, jitter: float = 0.5, **settings: object) -> None:
-        self.settings = WorkerSettings(**settings)  # type: ignore[arg-type]
+    ``auto`` lists the actions that are answered by themselves, as a healthy machine would.
+    """
+
+    def __init__(self, jitter: float = 0.5, compiler: str = "cranelift", **settings: object) -> None:
+        self.settings = WorkerSettings(compiler=compiler, **settings)  # type: ignore[arg-type]
+        self.compilers = COMPILERS[self.settings.compiler]
         self.core = Core(self.settings, Identity("worker-id", "worker"), lambda: jitter)
         self.now = 1000.0
         self.auto: set[type] = {a.Spawn, a.FindArtifact, a.Kill, a.KillCompiler}
@@ -68,13 +72,14 @@ class Driver:
         self.sent: list[m.Message] = []  # words to the broker that no test has taken
         self.done_actions: list[a.Action] = []  # other actions that no test has taken
         self.runners: dict[int, Runner] = {}
-        self.disk: dict[str, bool] = {}  # artifacts: digest to whether it is a component
+        self.disk: dict[str, bool] = {}  # first artifacts: digest to whether it is a component
+        self.better: dict[str, bool] = {}  # Cranelift's artifacts, where the first ones are Winch's
         self.foreign_locks: set[str] = set()  # another worker compiles these
-        self.locks: set[str] = set()
-        self.held: set[str] = set()  # artifacts at hand
+        self.locks: set[tuple[str, str]] = set()  # digest and compiler
+        self.held: set[tuple[str, str]] = set()  # artifacts at hand, likewise
         self.wasm: dict[str, bytes] = {}  # on its way to the compiler
-        self.compiling: set[str] = set()
-        self.finds: deque[str] = deque()  # looks at the disk without an answer
+        self.compiling: dict[str, e.CompileOrder] = {}  # by digest
+        self.finds: deque[a.FindArtifact] = deque()  # looks at the disk without an answer
         self.exited = False
         self._carry_out(self.core.start())
         self._settle()
@@ -170,20 +175,23 @@ class Driver:
 
     def compiled(self, wasm: bytes, code: str | None = None, message: str = "", ms: float = 10.0) -> None:
         """The compiler ends."""
-        digest = digest_of(wasm)
-        self.compiling.remove(digest)
+        order = self.compiling.pop(digest_of(wasm))
         if code is None:
-            self.held.add(digest)
-            self.disk[digest] = False
-            self.locks.discard(digest)
-        self.event(e.CompileFinished(digest, code, message, False, 1000, ms))
+            self.held.add((order.digest, order.compiler))
+            self.artifacts(order.compiler)[order.digest] = False
+            self.locks.discard((order.digest, order.compiler))
+        self.event(e.CompileFinished(order.digest, order.compiler, code, message, False, 1000, ms))
+
+    def artifacts(self, compiler: str) -> dict[str, bool]:
+        """Those on disk by one compiler."""
+        return self.disk if compiler == self.compilers[-1] else self.better
 
     def finish(self, slot: int = 0, how: e.Outcome | None = None, bad_artifact: bool = False) -> None:
         """The runner of a slot ends its run."""
         runner = self.runners[slot]
         assert runner.busy is not None
         if bad_artifact:
-            runner.loaded.discard(runner.busy.digest)
+            runner.loaded.pop(runner.busy.digest)
         runner.busy = None
         self.event(e.RunnerFinished(slot, how or outcome(), bad_artifact))
 
@@ -198,16 +206,18 @@ class Driver:
 
     def answer_find(self) -> None:
         """The disk answers the oldest look."""
-        digest = self.finds.popleft()
+        look = self.finds.popleft()
+        digest, last = look.digest, look.compilers[-1]
+        there = [compiler for compiler in look.compilers if digest in self.artifacts(compiler)]
         answer: a.Event
-        if digest in self.disk:
-            self.held.add(digest)
-            answer = a.ArtifactFound(digest, self.disk[digest])
-        elif digest in self.foreign_locks or digest in self.locks:
+        if there:
+            self.held.add((digest, there[0]))
+            answer = a.ArtifactFound(digest, there[0], self.artifacts(there[0])[digest])
+        elif digest in self.foreign_locks or (digest, last) in self.locks:
             answer = a.ArtifactLocked(digest)
         else:
-            self.locks.add(digest)
-            answer = a.ArtifactAbsent(digest)
+            self.locks.add((digest, last))
+            answer = a.ArtifactAbsent(digest, last)
         self.event(answer)
 
     # --- what the core asks for ---
@@ -238,13 +248,14 @@ class Driver:
         elif isinstance(action, a.StartRun):
             self._start_run(action.slot, action.order)
         elif isinstance(action, a.FindArtifact):
-            self.finds.append(action.digest)
+            assert action.compilers
+            self.finds.append(action)
         elif isinstance(action, a.ReleaseArtifact):
-            self.locks.discard(action.digest)
+            self.locks.discard((action.digest, action.compiler))
         elif isinstance(action, a.DropArtifact):
-            self.held.discard(action.digest)
+            self.held.discard((action.digest, action.compiler))
             if action.corrupt:
-                self.disk.pop(action.digest, None)
+                self.artifacts(action.compiler).pop(action.digest, None)
         elif isinstance(action, a.KeepWasm):
             kept = self.wasm.get(action.digest, b"")
             assert action.offset == len(kept), "a piece out of order"
@@ -252,10 +263,12 @@ class Driver:
         elif isinstance(action, a.DropWasm):
             self.wasm.pop(action.digest, None)
         elif isinstance(action, a.Compile):
-            digest = action.order.digest
+            digest, compiler = action.order.digest, action.order.compiler
             assert digest not in self.compiling and digest_of(self.wasm[digest]) == digest
-            self.compiling.add(digest)
-            assert len(self.compiling) <= self.settings.compilers
+            assert (digest, compiler) in self.locks and (digest, compiler) not in self.held
+            self.compiling[digest] = action.order
+            awaited = [order for order in self.compiling.values() if not order.background]
+            assert len(awaited) <= self.settings.compilers and len(self.compiling) <= len(awaited) + 1
         elif isinstance(action, a.Exit):
             self.exited = True
 
@@ -265,11 +278,12 @@ class Driver:
         assert runner.ready and not runner.dying and runner.busy is None, f"the runner of slot {slot} is not idle"
         assert runner.principal in (None, job.ref.principal), "a runner serves one principal"
         runner.principal = job.ref.principal
-        assert set(order.evict) <= runner.loaded
-        runner.loaded -= set(order.evict)
-        assert order.load == (order.digest not in runner.loaded)
-        assert not order.load or order.digest in self.held, "the artifact is not at hand"
-        runner.loaded.add(order.digest)
+        assert set(order.evict) <= runner.loaded.keys()
+        for digest in order.evict:
+            del runner.loaded[digest]
+        assert order.load == (runner.loaded.get(order.digest) != order.compiler)
+        assert not order.load or (order.digest, order.compiler) in self.held, "the artifact is not at hand"
+        runner.loaded[order.digest] = order.compiler
         assert len(runner.loaded) <= self.settings.modules_per_runner
         runner.busy = order
 
@@ -281,9 +295,9 @@ class Driver:
         elif isinstance(action, a.Kill):
             self.die(action.slot, "killed by SIGKILL")
         elif isinstance(action, a.KillCompiler) and action.digest in self.compiling:
-            self.compiling.remove(action.digest)
+            compiler = self.compiling.pop(action.digest).compiler
             stopped = "Compiling the module was stopped by the worker."
-            self.event(e.CompileFinished(action.digest, "compile_limit", stopped, False, 0, 5.0))
+            self.event(e.CompileFinished(action.digest, compiler, "compile_limit", stopped, False, 0, 5.0))
 
     # --- common beginnings ---
 
