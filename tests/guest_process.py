@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -22,13 +21,14 @@ class HostError(Exception):
     """What GuestHost raised, as text: the class and the message."""
 
 
-def _serve(pipe: Connection, compiler: str, short: bool) -> None:
+def _serve(pipe: Connection, compiler: str, short: bool, standard: bool) -> None:
     from minilambda.worker import primer
     from minilambda.worker.guest import GuestHost
+    from minilambda.worker.places import make_places
 
     primed = primer.artifact(compiler)
     stdout, stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
-    host = GuestHost(stdout, stderr, compiler, short=short)
+    host = GuestHost(stdout, stderr, make_places((compiler,), short), standard=standard)
     host.prime(f"/proc/self/fd/{primed}")
     os.close(primed)
     while True:
@@ -49,21 +49,22 @@ def _serve(pipe: Connection, compiler: str, short: bool) -> None:
                 os.close(fd)
         if host.left_output:
             written = [os.pread(out, os.fstat(out).st_size, 0) for out in (stdout, stderr)]
-            outcome = dataclasses.replace(outcome, stdout=written[0], stderr=written[1])
+            outcome = outcome._replace(stdout=written[0], stderr=written[1])
         pipe.send(outcome)
         host.tidy()
+        host.lift_limits()  # the next artifact is written here; a runner gets it as a file
 
 
 class GuestProcess:
     """Runs guests one after another in one process, as a runner does."""
 
-    def __init__(self, compiler: str = "cranelift", short: bool = engine.SHORT) -> None:
+    def __init__(self, compiler: str = "cranelift", short: bool = engine.SHORT, standard: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self._compiler = compiler
         self._artifacts: dict[str, tuple[bool, bytes]] = {}  # by digest
         self._held: set[str] = set()  # digests that the process holds
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, compiler, short), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, compiler, short, standard), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -75,7 +76,7 @@ class GuestProcess:
             component, artifact = compile_wasm(binary, self._compiler)
             self._artifacts[digest] = component, bytes(artifact)
         component, artifact = self._artifacts[digest]
-        order = order_for(digest, component, load=digest not in self._held, **fields)
+        order = order_for(digest, component, load=digest not in self._held, compiler=self._compiler, **fields)
         self._held.add(digest)
         return self.send(order, artifact if order.load else None)
 

@@ -1,4 +1,7 @@
-"""What the agent's core asks its shell to do, and what the shell answers beside messages and process events."""
+"""What the agent's core asks its shell to do, and what the shell answers beside messages and process events.
+
+Values all of them, not frozen for the same reason as those in ``events``.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +13,44 @@ from minilambda.worker.events import CompileOrder, ProcessEvent, RunOrder
 # --- actions -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """A message to the broker."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reconnect:
     """Drop the connection and make a new one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FindArtifact:
     """Look for an artifact on disk. Answered by ``ArtifactFound``, ``ArtifactAbsent`` or ``ArtifactLocked``."""
 
     digest: str
+    compilers: tuple[str, ...]  # whose will do, the best first; where there is none, the last one's is locked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReleaseArtifact:
     """Nobody here compiles it after all: let go of the lock that came with ``ArtifactAbsent``."""
 
     digest: str
+    compiler: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DropArtifact:
     """Close the artifact; ``corrupt`` removes it from the disk too."""
 
     digest: str
+    compiler: str
     corrupt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeepWasm:
     """A piece of a module's bytes, in order from offset 0."""
 
@@ -53,31 +59,31 @@ class KeepWasm:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DropWasm:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Compile:
     """Compile the kept wasm. Answered by ``CompileFinished``."""
 
     order: CompileOrder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KillCompiler:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spawn:
     """A new runner for a slot. Answered by ``RunnerReady`` or ``RunnerDied``."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StartRun:
     """Answered by ``RunnerFinished`` or ``RunnerDied``."""
 
@@ -85,21 +91,21 @@ class StartRun:
     order: RunOrder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kill:
     """Answered by ``RunnerDied``."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Look:
     """Measure a running guest's output. Answered by ``OutputSeen``."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exit:
     """The worker is done."""
 
@@ -124,32 +130,34 @@ Action = (
 # --- events ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
     """A message from the broker."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drain:
     """Take nothing new, finish or hand back, and exit. A second one exits at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ArtifactFound:
     digest: str
+    compiler: str  # whose it is
     component: bool  # a component, not a core module
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ArtifactAbsent:
     """It is not on disk, and this worker now holds the lock for compiling it."""
 
     digest: str
+    compiler: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ArtifactLocked:
     """It is not on disk, and another worker compiles it."""
 

@@ -28,6 +28,7 @@ log = logging.getLogger("minilambda.worker")
 _ARTIFACT = ".artifact"
 _LOCK = ".lock"
 _TEMPORARY = ".tmp"
+_AFTER_S = 0.02  # an artifact is stored so long after it was made: the first run goes first, seconds
 _STALE_S = 60.0  # a temporary file that is older, and that nobody writes, is deleted, seconds
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -162,7 +163,10 @@ class ArtifactCache:
             self.unlock(digest)
             return
 
+        due = time.monotonic() + _AFTER_S
+
         def work() -> None:
+            time.sleep(max(0.0, due - time.monotonic()))
             try:
                 self.store(digest, component, fd)
             finally:

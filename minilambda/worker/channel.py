@@ -8,12 +8,10 @@ directions. What the messages mean is in ``codec``.
 from __future__ import annotations
 
 import array
-import contextlib
 import os
-import resource
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from minilambda.errors import MinilambdaError
 
@@ -22,6 +20,9 @@ MAX_PACKET = 64 * 1024
 
 MAX_SPILL = 1 << 30
 """Largest message of any kind, bytes."""
+
+NO_FDS: list[int] = []
+"""What comes with a message that brings no descriptors. Nobody adds to it."""
 
 _INLINE = 0
 _SPILLED = 1
@@ -49,6 +50,8 @@ class Channel:
         self._spill = spill  # memfd for large messages; None: there is none, and a large message is an error
         # Room for the descriptors taken from one message, bytes; with 0 the kernel drops them.
         self._room = socket.CMSG_SPACE(max_fds * array.array("i").itemsize) if max_fds else 0
+        self.before_spill: Callable[[], object] = _nothing
+        """Called before the spill is read or written: what a guest's limits would not allow."""
         self._buffer = bytearray(1 + MAX_PACKET + 1)  # one byte more than a packet may have
         self._view = memoryview(self._buffer)
 
@@ -87,7 +90,7 @@ class Channel:
         None when a non-blocking socket has nothing. Raises ChannelClosed at the end, ChannelError for a message
         that is malformed or larger than ``max_bytes``.
         """
-        fds: list[int] = []
+        fds = NO_FDS
         try:
             if self._room:
                 size, fds = self._receive_with_fds()
@@ -99,8 +102,10 @@ class Channel:
             raise ChannelClosed() from error
         except OSError as error:
             raise ChannelError(f"The channel can't be read: {error}.") from error
+        if self._buffer[0] == _INLINE and 0 < size <= 1 + MAX_PACKET:
+            return bytes(self._view[1:size]), fds
         try:
-            return self._payload(size, max_bytes), fds
+            return self._uncommon(size, max_bytes), fds
         except ChannelError:
             for fd in fds:
                 os.close(fd)
@@ -109,23 +114,22 @@ class Channel:
     def _receive_with_fds(self) -> tuple[int, list[int]]:
         size, control, _flags, _address = self._sock.recvmsg_into([self._buffer], self._room, socket.MSG_CMSG_CLOEXEC)
         if not control:
-            return size, []
+            return size, NO_FDS
         fds = array.array("i")
         for level, kind, data in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         return size, list(fds)
 
-    def _payload(self, size: int, max_bytes: int) -> bytes:
+    def _uncommon(self, size: int, max_bytes: int) -> bytes:
+        """The message of a packet that does not carry it, or is not one."""
         if size == 0:
             raise ChannelClosed()
         if size > 1 + MAX_PACKET:
             raise ChannelError("A packet was too large.")
-        tag, payload = self._buffer[0], bytes(self._view[1:size])
-        if tag == _INLINE:
-            return payload
-        if tag != _SPILLED or len(payload) != _LENGTH.size:
+        if self._buffer[0] != _SPILLED or size != 1 + _LENGTH.size:
             raise ChannelError("A packet was malformed.")
+        payload = self._view[1:size]
         (length,) = _LENGTH.unpack(payload)
         if length > max_bytes:
             raise ChannelError(f"A message of {length} bytes was announced where at most {max_bytes} are allowed.")
@@ -136,10 +140,10 @@ class Channel:
             raise ChannelError(f"A message of {len(payload)} bytes is too large for the channel.")
         view, offset = memoryview(payload), 0
         try:
-            with _no_file_size_limit():
-                os.ftruncate(self._spill, 0)
-                while offset < len(view):
-                    offset += os.pwrite(self._spill, view[offset:], offset)
+            self.before_spill()
+            os.ftruncate(self._spill, 0)
+            while offset < len(view):
+                offset += os.pwrite(self._spill, view[offset:], offset)
         except OSError as error:
             raise ChannelError(f"The message could not be written: {error}.") from error
 
@@ -148,6 +152,7 @@ class Channel:
             raise ChannelError("A large message was announced on a channel that carries none.")
         parts, offset = [], 0
         try:
+            self.before_spill()
             while offset < length:
                 part = os.pread(self._spill, min(_CHUNK, length - offset), offset)
                 if not part:
@@ -160,12 +165,5 @@ class Channel:
         return b"".join(parts)
 
 
-@contextlib.contextmanager
-def _no_file_size_limit() -> Iterator[None]:
-    """The guest's output cap (RLIMIT_FSIZE) must not cut a message of the runner's own."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def _nothing() -> None:
+    """Nobody needs to know of a spill."""

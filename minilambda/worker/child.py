@@ -36,6 +36,7 @@ class Child(ABC):
         self.far_end = far  # the process's end, until the template has it
         self.pid: int | None = None  # None: not forked yet
         self.fault = ""  # what went wrong by its own account or by ours
+        self.max_message = MAX_PACKET  # largest message that it may send now, bytes
         self._own_fds = own_fds  # closed with the handle
         self._pidfd: int | None = None  # None: not forked yet
         self._doomed = False  # a kill was asked for
@@ -56,7 +57,7 @@ class Child(ABC):
     def hear(self) -> list[ProcessEvent]:
         """The next message, if there is one. Whoever breaks the rules, or hangs up, is killed."""
         try:
-            received = self.channel.receive(self.max_message()) if self.channel is not None else None
+            received = self.channel.receive(self.max_message) if self.channel is not None else None
             if received is None:
                 return []
             kind, fields = codec.unpack_untrusted(received[0])
@@ -84,10 +85,6 @@ class Child(ABC):
         if self.channel is not None:
             self.channel.close()
             self.channel = None
-
-    def max_message(self) -> int:
-        """Largest message that it may send now, bytes."""
-        return MAX_PACKET
 
     @abstractmethod
     def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:

@@ -1,4 +1,6 @@
-"""What the messages between the agent and the processes under it say, as msgpack arrays that begin with a kind.
+"""What the messages between the agent and the processes under it say: msgpack arrays that begin with a kind.
+
+An order to a runner has no kind, since a runner is told nothing else: it is the fields of ``RunOrder``.
 
 The agent trusts nothing that runners and compilers say: ``unpack_untrusted``, ``decode_outcome`` and the checks
 at the end of this file answer every surprise with ``ChannelError``.
@@ -7,12 +9,11 @@ at the end of this file answer every surprise with ``ChannelError``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 import msgpack
 
-from minilambda.worker.channel import ChannelError
+from minilambda.worker.channel import MAX_PACKET, ChannelError
 from minilambda.worker.events import Outcome, RunOrder
 
 MAX_TEXT = 4 * 1024
@@ -51,13 +52,17 @@ def pack(*message: object) -> bytes:
     return packed
 
 
+_pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="replace").pack
+"""For what is small: to make a packer each time takes longer than to pack, but one that is kept keeps its buffer."""
+
+
 def unpack(payload: bytes) -> tuple[Any, ...]:
     """A message of a process that is trusted: the template's, or the agent's own."""
     message: tuple[Any, ...] = msgpack.unpackb(payload, use_list=False)
     return message
 
 
-def unpack_untrusted(payload: bytes) -> tuple[str, list[Any]]:
+def unpack_untrusted(payload: bytes | memoryview) -> tuple[str, list[Any]]:
     """Kind and fields of a message of a runner or a compiler. Raises ChannelError for anything else.
 
     The limits matter: the decoder makes room for an array as its header announces it, before it has read it.
@@ -66,24 +71,25 @@ def unpack_untrusted(payload: bytes) -> tuple[str, list[Any]]:
         message = msgpack.unpackb(payload, max_array_len=_MAX_ITEMS, max_map_len=0, max_ext_len=0)
     except Exception as error:  # the decoder has many ways to refuse hostile bytes
         raise ChannelError("A message was not valid msgpack.") from error
-    if not isinstance(message, list) or not message or not isinstance(message[0], str):
+    if type(message) is not list or not message or type(message[0]) is not str:
         raise ChannelError("A message had no kind.")
     return message[0], message[1:]
 
 
 # --- orders and outcomes ------------------------------------------------------------------------------
 
-_ORDER_FIELDS = attrgetter(*RunOrder.__slots__)
-
 
 def encode_order(order: RunOrder) -> bytes:
     """The message that gives a runner its order."""
-    return pack("run", *_ORDER_FIELDS(order))
+    if len(order.stdin) < MAX_PACKET and (order.values is None or len(order.values) < MAX_PACKET):
+        return _pack(order)
+    packed: bytes = msgpack.packb(order, unicode_errors="replace")
+    return packed
 
 
 def decode_order(message: tuple[Any, ...]) -> RunOrder:
     """The order in a message of the agent's."""
-    return RunOrder(*message[1:])
+    return RunOrder._make(message)
 
 
 def encode_outcome(outcome: Outcome, left_output: bool) -> bytes:
@@ -119,11 +125,26 @@ def decode_outcome(fields: list[Any], max_value: int, take_output: Callable[[], 
         code, message, exit_code, value, trap, backtrace, load_ms, run_ms, cpu_ms, peak_memory, stdout, stderr = fields
     except ValueError as error:
         raise ChannelError("An outcome had the wrong number of fields.") from error
-    if code is not None and (not isinstance(code, str) or code not in RUNNER_CODES):
+    if (  # how nearly every run ends, in few instructions; whatever else comes is looked at field by field
+        code is value is trap is backtrace is None
+        and message == ""
+        and type(exit_code) is type(peak_memory) is int
+        and 0 <= exit_code < 1 << 32
+        and 0 <= peak_memory < 1 << 63
+        and type(load_ms) is type(run_ms) is type(cpu_ms) is float
+        and 0.0 <= load_ms <= _MAX_MS
+        and 0.0 <= run_ms <= _MAX_MS
+        and 0.0 <= cpu_ms <= _MAX_MS
+        and type(stdout) is type(stderr) is bytes
+        and len(stdout) <= max_value
+        and len(stderr) <= max_value
+    ):
+        return Outcome(None, "", exit_code, None, stdout, stderr, None, None, load_ms, run_ms, cpu_ms, peak_memory)
+    if code is not None and (type(code) is not str or code not in RUNNER_CODES):
         raise ChannelError("An outcome had a code that is not a runner's to give.")
     return Outcome(
         code,
-        message if message == "" else text(message, MAX_TEXT),
+        "" if message == "" else text(message, MAX_TEXT),
         None if exit_code is None else whole(exit_code, -(1 << 31), (1 << 32) - 1),
         None if value is None else _binary(value, max_value),
         *(take_output() if stdout is None else (_binary(stdout, max_value), _binary(stderr, max_value))),

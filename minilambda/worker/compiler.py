@@ -1,53 +1,61 @@
 """A compiler process: it waits for an order, compiles one module into a memfd, and ends.
 
 Compiling is the most expensive thing that a stranger can ask for, so it has a process, and limits, of its own.
-The order from the agent is ``[memory_bytes, timeout_ms]``, with the module's descriptor and the artifact's.
+The order from the agent is ``[compiler, memory_bytes, timeout_ms, background]``, with the descriptors of the module
+and of the artifact.
 Messages to it, one of them: ``["compiled", component, size, ms]``, ``["invalid", why]``, ``["limit", why]``; or
 ``["fault", what]``. A compiler that runs into its limit may also just die: Rust aborts when it gets no memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import resource
 import select
 import time
 
 from minilambda.errors import InvalidModule
-from minilambda.worker import codec, walls
+from minilambda.worker import codec, walls, warmup
 from minilambda.worker.channel import Channel
-from minilambda.worker.toolchain import compile_wasm
+from minilambda.worker.toolchain import compile_wasm, compiling
 
-_CHUNK = 1 << 20  # bytes per read of the wasm
 _MEMORY_PER_CORE = 4 << 20  # bytes that each thread of the compiler may have for its stack, beyond the limit
+_LAST_WORDS = 4 << 20  # bytes more to say in that the limit was met
 _CPU_MARGIN_S = 10  # seconds of processor time beyond what the wall time could take on all cores
+_QUIET_S = 0.05  # how long a new compiler leaves the processor to the guest for which it replaces another, seconds
+_NICE = 10  # of a compilation that nobody waits for: about a tenth of what others get
 _NO_MEMORY = "os error 12"  # how wasmtime's own errors report a refused mmap
 
 
 class Compiler:
     """The work of a compiler process."""
 
-    def __init__(self, channel: Channel, compiler: str, warm_up: bytes) -> None:
+    def __init__(self, channel: Channel, compiler: str) -> None:
         self._channel = channel
-        self._compiler = compiler  # "cranelift" or "winch"
-        self._warm_up = warm_up  # a module of our own
+        self._compiler = compiler  # "cranelift" or "winch": the one that it will most likely be asked for
 
     def serve(self) -> None:
         """Make ready, take the order, compile, and tell the agent how it went."""
         walls.set_name("ml-spare")
         walls.raise_walls()
-        if not select.select([self._channel], [], [], 0)[0]:  # there is time
+        if not select.select([self._channel], [], [], _QUIET_S)[0]:  # there is time
             # The first module that a process compiles takes some milliseconds more than the second.
-            compile_wasm(self._warm_up, self._compiler)
+            compile_wasm(warmup.wasm(), self._compiler)
         received = self._channel.receive()
         if received is None:
             return
         walls.set_name("ml-compiler")
-        (memory_bytes, timeout_ms), (wasm_fd, artifact_fd) = codec.unpack(received[0]), received[1]
+        (compiler, memory_bytes, timeout_ms, background), fds = codec.unpack(received[0]), received[1]
         _limit(memory_bytes, timeout_ms)
+        if background:
+            _stand_back()
         try:
-            message = self._compile(wasm_fd, artifact_fd)
+            message = self._compile(compiler, *fds)
         except MemoryError:
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
             message = codec.pack("limit", memory_limit(memory_bytes))
         except InvalidModule as error:
             if _NO_MEMORY in error.message:
@@ -56,20 +64,31 @@ class Compiler:
                 message = codec.pack("invalid", codec.cut(error.message, codec.MAX_REASON))
         self._channel.send(message)
 
-    def _compile(self, wasm_fd: int, artifact_fd: int) -> bytes:
+    def _compile(self, compiler: str, wasm_fd: int, artifact_fd: int) -> bytes:
         began = time.perf_counter()
-        component, artifact = compile_wasm(_read(wasm_fd), self._compiler)
-        view, offset = memoryview(artifact), 0
-        while offset < len(view):
-            offset += os.pwrite(artifact_fd, view[offset:], offset)
-        return codec.pack("compiled", component, len(view), (time.perf_counter() - began) * 1e3)
+        with compiling(_mapped(wasm_fd), compiler) as (component, artifact):
+            offset, size = 0, len(artifact)
+            while offset < size:
+                offset += os.pwrite(artifact_fd, artifact[offset:], offset)
+        return codec.pack("compiled", component, size, (time.perf_counter() - began) * 1e3)
 
 
-def _read(fd: int) -> bytes:
-    content = bytearray()
-    while part := os.pread(fd, _CHUNK, len(content)):
-        content += part
-    return bytes(content)
+def _mapped(fd: int) -> mmap.mmap | bytes:
+    """The content of a file. Not a copy: large modules are compiled some percent faster for that."""
+    size = os.fstat(fd).st_size
+    access = mmap.PROT_READ | mmap.PROT_WRITE  # what is written would stay here; ctypes takes no read-only memory
+    return mmap.mmap(fd, size, mmap.MAP_PRIVATE, access) if size else b""
+
+
+def _stand_back() -> None:
+    """Take the processor only when nobody else needs it. The threads of the compilation inherit that."""
+    os.nice(_NICE)
+    with contextlib.suppress(OSError):  # where the kernel weighs whole sessions, and this process has its own
+        fd = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(_NICE).encode())
+        finally:
+            os.close(fd)
 
 
 def _limit(memory_bytes: int, timeout_ms: int) -> None:
@@ -79,7 +98,7 @@ def _limit(memory_bytes: int, timeout_ms: int) -> None:
     """
     cores = os.cpu_count() or 1
     data = _data_bytes() + memory_bytes + cores * _MEMORY_PER_CORE
-    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+    resource.setrlimit(resource.RLIMIT_DATA, (data, data + _LAST_WORDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
     seconds = timeout_ms * cores // 1000 + _CPU_MARGIN_S
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

@@ -26,27 +26,29 @@ class Compilers:
         fork: Callable[[CompilerHandle], None],
         report: Callable[[list[ProcessEvent]], None],
     ) -> None:
-        self._at_once = at_once  # compilations at the same time, at most
+        self._at_once = at_once  # compilations that someone waits for, at the same time, at most
         self._make = make
         self._fork = fork
         self._report = report
         self._orders: deque[tuple[CompileOrder, int]] = deque()  # those that wait, and their wasm
+        self._background: deque[tuple[CompileOrder, int]] = deque()  # likewise those that nobody waits for
         self._busy: dict[int, CompilerHandle] = {}  # those with an order, until they are gone, by number
         self._resting: CompilerHandle | None = None
-        self._artifacts: dict[str, int] = {}  # finished, until they are taken: digest -> sealed memfd
+        self._artifacts: dict[tuple[str, str], int] = {}  # finished, until taken: digest, compiler -> sealed memfd
 
     def compile(self, order: CompileOrder, wasm_fd: int) -> None:
         """Compile a module, after those ordered before it. ``wasm_fd`` stays the caller's."""
+        orders = self._background if order.background else self._orders
         try:
-            self._orders.append((order, fcntl.fcntl(wasm_fd, fcntl.F_DUPFD_CLOEXEC, 3)))
+            orders.append((order, fcntl.fcntl(wasm_fd, fcntl.F_DUPFD_CLOEXEC, 3)))
         except OSError as error:
             self._refuse(order, error)
         self.proceed()
 
     def proceed(self) -> None:
         """Start what can start."""
-        while self._orders and len(self._busy) < self._at_once:
-            order, wasm_fd = self._orders.popleft()
+        while (next_order := self._next()) is not None:
+            order, wasm_fd = next_order
             try:
                 self._start(order, wasm_fd)
             except (OSError, ChannelError) as error:
@@ -54,8 +56,16 @@ class Compilers:
             finally:
                 os.close(wasm_fd)
 
+    def _next(self) -> tuple[CompileOrder, int] | None:
+        behind = sum(compiler.in_background for compiler in self._busy.values())
+        if self._orders and len(self._busy) - behind < self._at_once:
+            return self._orders.popleft()
+        return self._background.popleft() if self._background and not behind else None
+
     def _start(self, order: CompileOrder, wasm_fd: int) -> None:
-        compiler, self._resting = self._resting, None
+        compiler = None
+        if not order.background:  # that one can wait for a fork
+            compiler, self._resting = self._resting, None
         if compiler is not None:
             try:
                 compiler.give(order, wasm_fd)
@@ -90,23 +100,24 @@ class Compilers:
         for compiler in self._busy.values():
             if compiler.order is not None and compiler.order.digest == digest:
                 compiler.stop()
-        for order, wasm_fd in [waiting for waiting in self._orders if waiting[0].digest == digest]:
-            self._orders.remove((order, wasm_fd))
-            os.close(wasm_fd)
-            message = "Compiling the module was stopped by the worker."
-            self._report([CompileFinished(digest, "compile_limit", message, False, 0, 0.0)])
+        for orders in (self._orders, self._background):
+            for order, wasm_fd in [waiting for waiting in orders if waiting[0].digest == digest]:
+                orders.remove((order, wasm_fd))
+                os.close(wasm_fd)
+                message = "Compiling the module was stopped by the worker."
+                self._report([CompileFinished(digest, order.compiler, "compile_limit", message, False, 0, 0.0)])
 
     def keep(self, compiler: CompilerHandle, events: list[ProcessEvent]) -> None:
         """Hold the artifact, if the events of a compiler tell of one."""
         for event in events:
             if isinstance(event, CompileFinished) and event.code is None:
-                if (old := self._artifacts.pop(event.digest, None)) is not None:
+                if (old := self._artifacts.pop((event.digest, event.compiler), None)) is not None:
                     os.close(old)
-                self._artifacts[event.digest] = compiler.take_artifact()
+                self._artifacts[event.digest, event.compiler] = compiler.take_artifact()
 
-    def take_artifact(self, digest: str) -> int:
+    def take_artifact(self, digest: str, compiler: str) -> int:
         """A sealed memfd with a compiled module, which the caller owns. Raises KeyError when there is none."""
-        return self._artifacts.pop(digest)
+        return self._artifacts.pop((digest, compiler))
 
     def gone(self, compiler: CompilerHandle) -> None:
         """A compiler is dead."""
@@ -117,13 +128,15 @@ class Compilers:
 
     def close(self) -> None:
         """Forget all, and close what is held. The processes are the caller's to kill."""
-        for fd in [*self._artifacts.values(), *(wasm_fd for _order, wasm_fd in self._orders)]:
+        waiting = [*self._orders, *self._background]
+        for fd in [*self._artifacts.values(), *(wasm_fd for _order, wasm_fd in waiting)]:
             os.close(fd)
         self._orders.clear()
+        self._background.clear()
         self._busy.clear()
         self._artifacts.clear()
         self._resting = None
 
     def _refuse(self, order: CompileOrder, error: Exception) -> None:
         message = f"The compiler could not be started: {error}"
-        self._report([CompileFinished(order.digest, "internal", message, False, 0, 0.0)])
+        self._report([CompileFinished(order.digest, order.compiler, "internal", message, False, 0, 0.0)])

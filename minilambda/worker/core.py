@@ -7,6 +7,7 @@ job from its dispatch to its result. A job that the broker takes back before its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,9 +15,10 @@ from minilambda import messages as m
 from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import invariants, results
-from minilambda.worker.events import RunnerReady
+from minilambda.worker.events import RunnerFinished, RunnerReady
 from minilambda.worker.execution import Execution
 from minilambda.worker.link import Link
+from minilambda.worker.upgrades import IDLE_AFTER
 from minilambda.worker.words import Identity, Words
 
 TELL_AFTER = 0.02
@@ -28,6 +30,9 @@ OPEN_AFTER = 0.01
 The broker's word on those that it has given to others follows the registration at once.
 """
 
+_BRIEF = frozenset({m.Dispatch, m.Acknowledge, m.Beat})
+"""Messages that set no time but those of slots: after them, what is due next need not be worked out anew."""
+
 
 class Core:
     """One worker. ``jitter`` gives numbers in [0, 1) that spread the registrations of many workers."""
@@ -36,14 +41,16 @@ class Core:
         self.settings = settings
         self.identity = identity
         self.link = Link(jitter)
+        self._actions: list[a.Action] = []  # that follow from the present event
+        self._emit = self._actions.append
         self.execution = Execution(settings, self._emit, self._job_finished)
         self.finished = results.Kept()  # not acknowledged
-        self.words = Words(identity, settings, self.link, self.execution, self.finished, self._send)
+        self.words = Words(identity, settings, self.link, self.execution, self.finished, self._emit)
         self.draining = False  # takes nothing new
         self.exited = False  # has said goodbye
         self._grace_ends: float | None = None  # when running jobs are killed, seconds
         self._tell_at: float | None = None  # when to report what runs, seconds
-        self._actions: list[a.Action] = []
+        self.due = 0.0  # ``tick`` has nothing to do before this time, seconds; 0: it must find out
 
     def __repr__(self) -> str:
         jobs, kept = len(self.execution.jobs), len(self.finished)
@@ -59,64 +66,87 @@ class Core:
     def handle(self, event: a.Event, now: float) -> list[a.Action]:
         """What follows from an event. ``now`` is monotonic, seconds."""
         if isinstance(event, a.Received):
-            self._received(event.message, now)
-        elif isinstance(event, a.Drain):
+            return self.receive(event.message, now)
+        kind = type(event)
+        if kind is a.Drain:
             self._drain(now)
         else:
-            self.execution.HANDLERS[type(event)](self.execution, event, now)
-            if isinstance(event, RunnerReady):
+            self.execution.HANDLERS[kind](self.execution, event, now)
+            if kind is RunnerReady:
                 self.link.begin(now)
-        if self.execution.slots.started and self._tell_at is None:
+        return self._settle(kind is RunnerFinished and not self.draining, now)
+
+    def receive(self, message: m.Message, now: float) -> list[a.Action]:
+        """What follows from a message of the broker: ``handle`` for the event ``Received``."""
+        link, kind = self.link, type(message)
+        link.heard = now
+        handler = self._MESSAGES.get(kind)
+        if handler is not None:
+            if link.session and message.session == link.session:  # type: ignore[attr-defined]
+                handler(self, message, now)
+        elif isinstance(message, m.Registered):
+            self._registered(message, now)
+        elif isinstance(message, m.RegisterAgain) and link.session:
+            self._lost(now, soon=True)
+        return self._settle(kind in _BRIEF and not self.draining, now)
+
+    def _settle(self, brief: bool, now: float) -> list[a.Action]:
+        """The end of each event. ``brief``: one that sets no time but those that are looked at here."""
+        execution = self.execution
+        slots = execution.slots
+        if slots.untold and self._tell_at is None:
             self._tell_at = now + TELL_AFTER
-        if self.execution.dropped:
-            self.execution.dropped = 0
+            self.due = min(self.due, self._tell_at)
+        self.due = min(self.due, slots.soonest)
+        if not brief or execution.moved:
+            self.due, execution.moved = 0.0, False
+        elif not execution.jobs:
+            self.due = min(self.due, now + IDLE_AFTER)
+        if execution.dropped:
+            execution.dropped = 0
             self.words.report(self.draining, now)
-        self.words.fetch()
-        return self._take_actions()
+        if execution.puller.transfers:
+            self.words.fetch()
+        taken = self._actions.copy()
+        self._actions.clear()
+        return taken
 
     def tick(self, now: float) -> list[a.Action]:
         """What follows from the time alone."""
+        if now < self.due:
+            return []
         self._tick_link(now)
         self.execution.tick(now)
         if self._tell_at is not None and now >= self._tell_at:
             self._tell(now)
         self.finished.expire(now, self.link.result_keep)
         self._tick_drain(now)
+        self.due = self.earliest()
         return self._take_actions()
 
     def next_deadline(self) -> float | None:
-        """When ``tick`` must be called at the latest, seconds. After a ``tick`` it lies in the future."""
-        times = [self.link.next_deadline(), self.execution.next_deadline(), self._grace_ends, self._tell_at]
+        """When ``tick`` must be called at the latest, seconds. May be early. After a ``tick`` it lies in the future."""
+        due = self.due or self.earliest()
+        return due if due < math.inf else None
+
+    def earliest(self) -> float:
+        """When something is due, exactly and at some cost, seconds; ``inf``: nothing is."""
+        times = [self.link.next_deadline(), self.execution.next_deadline()]
+        times += [t for t in (self._grace_ends, self._tell_at) if t is not None]
         if self.finished:
             times.append(self.finished.oldest + self.link.result_keep)
-        return min((t for t in times if t is not None), default=None)
+        return min(times)
 
     def check(self) -> None:
         """Raises ``InvariantError`` when the state contradicts itself."""
         invariants.check(self)
 
-    def _emit(self, action: a.Action) -> None:
-        self._actions.append(action)
-
-    def _send(self, message: m.Message) -> None:
-        self._actions.append(a.Send(message))
-
     def _take_actions(self) -> list[a.Action]:
-        taken, self._actions = self._actions, []
+        taken = self._actions.copy()
+        self._actions.clear()
         return taken
 
     # --- messages from the broker ---
-
-    def _received(self, message: m.Message, now: float) -> None:
-        self.link.heard = now
-        handler = self._MESSAGES.get(type(message))
-        if handler is not None:
-            if getattr(message, "session", -1) == self.link.session != 0:
-                handler(self, message, now)
-        elif isinstance(message, m.Registered):
-            self._registered(message, now)
-        elif isinstance(message, m.RegisterAgain) and self.link.session:
-            self._lost(now, soon=True)
 
     def _registered(self, message: m.Registered, now: float) -> None:
         known = message.session in (0, self.link.session)
@@ -138,16 +168,17 @@ class Core:
             self.execution.assign(now)
 
     def _dispatch(self, message: m.Dispatch, now: float) -> None:
-        self.link.seen = max(self.link.seen, message.sequence)
-        for ref in message.settled:
-            self.finished.acknowledge(ref, now)
-        finished = self.finished.get(message.ref)
+        ref, link = message.ref, self.link
+        link.seen = max(link.seen, message.sequence)
+        for settled in message.settled:
+            self.finished.acknowledge(settled, now)
+        finished = self.finished.get(ref)
         if finished is not None:
             self.words.done(finished)
-        elif message.ref in self.execution.jobs:
+        elif ref in self.execution.jobs:
             return
         elif self.draining:
-            self.words.returned(message.ref)
+            self.words.returned(ref)
         else:
             self.execution.accept(message, now)
 
@@ -189,19 +220,19 @@ class Core:
     # --- words to the broker ---
 
     def _job_finished(self, finished: results.Finished, now: float) -> None:
+        link = self.link
         self.finished.add(finished, now)
         self.words.done(finished)
-        if self.link.session:
-            self.link.reported(now)
+        self.due = min(self.due, now + link.result_keep)
+        link.report_at = now + link.heartbeat if link.session else None
 
     def _tell(self, now: float) -> None:
         """Reports what runs, where something has run for longer than ``TELL_AFTER``."""
         self._tell_at = None
-        if not self.execution.slots.started:
-            return
-        if self.execution.slots.settle(now - TELL_AFTER):
+        slots = self.execution.slots
+        if slots.settle(now - TELL_AFTER):
             self.words.report(self.draining, now)
-        if self.execution.slots.started:
+        if slots.untold:
             self._tell_at = now + TELL_AFTER
 
     # --- time ---

@@ -1,9 +1,8 @@
-"""One timer thread per engine: it bumps the engine's epoch at the deadline, which traps a running guest."""
+"""One timer thread per runner: at the deadline it bumps the engines' epoch, which traps a running guest."""
 
 from __future__ import annotations
 
 import _thread
-import threading
 import time
 from collections.abc import Callable
 
@@ -18,7 +17,10 @@ class DeadlineTimer:
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
-        self._changed = threading.Condition()
+        # Plain locks: a condition's functions would be a tenth of what a short run costs.
+        self._lock = _thread.allocate_lock()  # guards all below
+        self._alarm = _thread.allocate_lock()  # free: the thread is to look at once
+        self._alarm.acquire()
         self._deadline: float | None = None  # monotonic seconds; None: nothing is armed
         self._wakes_at = 0.0  # monotonic seconds when the thread looks next
         self.rang = False  # the deadline armed last has passed
@@ -26,24 +28,26 @@ class DeadlineTimer:
 
     def arm(self, seconds: float) -> None:
         """Set the deadline ``seconds`` from now, instead of any other."""
-        with self._changed:
+        deadline = time.monotonic() + seconds
+        with self._lock:
             self.rang = False
-            self._deadline = time.monotonic() + seconds
-            if self._deadline < self._wakes_at:
-                self._changed.notify()
+            self._deadline = deadline
+            if deadline < self._wakes_at and self._alarm.locked():
+                self._alarm.release()
 
     def disarm(self) -> None:
         """Take the deadline back. ``ring`` is not called after this."""
-        with self._changed:
+        with self._lock:
             self._deadline = None
 
     def _watch(self) -> None:
-        with self._changed:
-            while True:
+        while True:
+            with self._lock:
                 now = time.monotonic()
                 if self._deadline is not None and self._deadline <= now:
                     self._deadline = None
                     self.rang = True
                     self._ring()
                 self._wakes_at = now + _IDLE if self._deadline is None else self._deadline
-                self._changed.wait(self._wakes_at - now)
+                wait = self._wakes_at - now
+            self._alarm.acquire(timeout=wait)

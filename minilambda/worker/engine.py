@@ -1,13 +1,14 @@
 """The only file that touches wasmtime's private names: what its public interface lacks, or does slowly.
 
 Each group of names is looked for once, when this module is imported; where it is missing, the public way is
-taken. The short way through a run of a small guest halves its cost.
+taken. The short way through a run of a small guest (``cell``) halves its cost, and a pool halves it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import wasmtime
@@ -35,14 +36,76 @@ HAS_WINCH: Final = _have("wasmtime_config_strategy_set")
 RAW_VALUES: Final = _have("wasmtime_component_val_t", "wasmtime_component_func_call", "wasmtime_component_val_delete")
 """Whether components' values can be exchanged; without it a component runs as a command only."""
 
+_ASYNC_STACK: Final = 2 << 20  # wasmtime's default, bytes
+
 _VALTYPES: Final = _have("wasmtime_valtype_t", "wasmtime_valtype_new", "wasmtime_valtype_delete")
-_KINDS: Final = ("i32", "i64", "f32", "f64", "v128", "reference")
+KINDS: Final = ("i32", "i64", "f32", "f64", "v128", "reference")
+"""The kinds of core values, by wasmtime's numbers."""
+
 _ERROR_TRACE: Final = _have("wasmtime_error_wasm_trace", "wasm_frame_vec_t")
+
+
+_POOL: Final = "wasmtime_pooling_allocation_config_"
 
 
 def use_winch(config: wasmtime.Config) -> None:
     """Choose the baseline compiler; only where HAS_WINCH."""
     _b.wasmtime_config_strategy_set(config.ptr(), 2)
+
+
+def set_stack(config: wasmtime.Config, size: int) -> None:
+    """Native stack for guest code, bytes; less where this wasmtime has no more to give."""
+    if _have("wasmtime_config_async_stack_size_set"):  # it refuses more than it has for guests that it never runs
+        _b.wasmtime_config_async_stack_size_set(config.ptr(), max(size, _ASYNC_STACK))
+    else:
+        size = min(size, _ASYNC_STACK)
+    config.max_wasm_stack = size
+
+
+def compiled(engine: wasmtime.Engine, wasm: Any, component: bool) -> wasmtime.Module | wasm_component.Component:
+    """Compile a module or component. Raises WasmtimeError.
+
+    A writable buffer that is neither bytes nor bytearray, as a mapped file, is compiled where it is.
+    """
+    what, kind = ("component", wasm_component.Component) if component else ("module", wasmtime.Module)
+    names = (f"wasmtime_{what}_new", f"wasmtime_{what}_t")
+    if isinstance(wasm, (bytes, bytearray)) or not _have(*names):
+        return kind(engine, bytes(wasm))
+    new, pointer = getattr(_b, names[0]), ctypes.POINTER(getattr(_b, names[1]))()
+    error = new(engine.ptr(), (ctypes.c_uint8 * len(wasm)).from_buffer(wasm), len(wasm), _byref(pointer))
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)
+    return kind._from_ptr(pointer)
+
+
+@contextlib.contextmanager
+def serialized(code: wasmtime.Module | wasm_component.Component) -> Iterator[memoryview]:
+    """The artifact of a compiled module or component, for as long as the context lasts. Raises WasmtimeError."""
+    what = "component" if isinstance(code, wasm_component.Component) else "module"
+    if not _have(f"wasmtime_{what}_serialize", "wasm_byte_vec_t", "wasm_byte_vec_delete"):
+        yield memoryview(code.serialize())
+        return
+    held = _b.wasm_byte_vec_t()
+    error = getattr(_b, f"wasmtime_{what}_serialize")(code.ptr(), _byref(held))
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)
+    try:
+        yield memoryview((ctypes.c_uint8 * held.size).from_address(_address(held.data.contents))).cast("B")
+    finally:
+        _b.wasm_byte_vec_delete(_byref(held))
+
+
+def use_pool(config: wasmtime.Config, settings: Mapping[str, int]) -> bool:
+    """Have instances take what they need from a pool; ``settings`` are wasmtime's. False where that can't be."""
+    names = {f"{_POOL}{name}_set": value for name, value in settings.items()}
+    if not _have(f"{_POOL}new", f"{_POOL}delete", "wasmtime_pooling_allocation_strategy_set", *names):
+        return False
+    pool = getattr(_b, f"{_POOL}new")()
+    for name, value in names.items():
+        getattr(_b, name)(pool, value)
+    _b.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
+    getattr(_b, f"{_POOL}delete")(pool)
+    return True
 
 
 def kind_of(type_: wasmtime.ValType) -> str:
@@ -53,7 +116,7 @@ def kind_of(type_: wasmtime.ValType) -> str:
     _b.wasmtime_valtype_new(type_.ptr(), _byref(held))
     kind = int(held.kind)
     _b.wasmtime_valtype_delete(_byref(held))
-    return _KINDS[kind] if kind < len(_KINDS) else "reference"
+    return KINDS[kind] if kind < len(KINDS) else "reference"
 
 
 def frames_of(error: Exception) -> list[wasmtime.Frame]:
@@ -77,6 +140,8 @@ _FUNCTIONS: Final = {
     "wasi_config_set_stdin_bytes": 2,
     "wasi_config_set_stdout_file": 2,
     "wasi_config_set_stderr_file": 2,
+    "wasi_config_inherit_stdout": 1,
+    "wasi_config_inherit_stderr": 1,
     "wasm_byte_vec_new": 3,
     "wasmtime_store_new": 3,
     "wasmtime_store_context": 1,
@@ -90,6 +155,8 @@ _FUNCTIONS: Final = {
     "wasmtime_memory_data_size": 2,
 }  # what a run calls, and how many arguments each takes
 
+_GUEST_RUNS: Final = {"wasmtime_instance_pre_instantiate", "wasmtime_func_call"}
+"""Those of them that let other threads run meanwhile; the others are too short to be worth it."""
 
 _STRUCTURES: Final = (
     "wasmtime_instance_t wasmtime_extern_t wasmtime_val_t wasmtime_store_t wasmtime_context_t wasmtime_error_t "
@@ -103,146 +170,48 @@ def _plain(type_: Any) -> Any:
     return ctypes.c_void_p if issubclass(type_, (ctypes._Pointer, _FUNCTION_POINTER)) else type_
 
 
+class _Functions:
+    """The C functions of ``_FUNCTIONS``, each an attribute."""
+
+
 def _short_way() -> Any:
-    """The C functions of ``_FUNCTIONS`` on addresses, as attributes of one object; None where this wasmtime differs."""
+    """The C functions of ``_FUNCTIONS`` on addresses; None where this wasmtime differs."""
     if not _have(*_FUNCTIONS, *_STRUCTURES):
         return None
-    library: Any = ctypes.CDLL(_binding.dll._name)  # function objects of our own: the binding's keep their types
+    # Function objects of our own: the binding's keep their types.
+    short, long = ctypes.PyDLL(_binding.dll._name), ctypes.CDLL(_binding.dll._name)
+    found = _Functions()
     for name, count in _FUNCTIONS.items():
         known = getattr(_b, "_" + name, None)
         if known is None or len(known.argtypes) != count:
             return None
-        function = getattr(library, name)
+        function = getattr(long if name in _GUEST_RUNS else short, name)
         function.argtypes = [_plain(type_) for type_ in known.argtypes]
         function.restype = known.restype if known.restype is None else _plain(known.restype)
-    return library
+        setattr(found, name, function)
+    return found
 
 
-_c: Final = _short_way()
+c: Final = _short_way()
+"""The C functions that ``cell`` calls; None where this wasmtime lacks one."""
 
-SHORT: Final = _c is not None
-"""Whether ``Cell`` can be used; ``publicly.Cell`` can always be."""
+SHORT: Final = c is not None
+"""Whether ``cell.Cell`` can be used; ``publicly.Cell`` can always be."""
 
-
-class Cell:
-    """Where the guests of one process run, one after another, each in a store of its own with its own streams.
-
-    ``open`` can be called before there is a run. ``close`` frees all that the guest held.
-    """
-
-    def __init__(self, engine: wasmtime.Engine, stdout_path: bytes, stderr_path: bytes) -> None:
-        self.instantiated = False  # there is an instance in the store
-        self._engine = engine
-        self._engine_at = _address(engine.ptr().contents)
-        self._paths = (stdout_path, stderr_path)
-        self._held = (_b.wasmtime_instance_t(), _b.wasmtime_extern_t())  # what the addresses below lead to
-        self._instance_at, self._extern_at = map(_address, self._held)
-        self._func_at, self._memory_at = (_address(part) for part in (self._held[1].of.func, self._held[1].of.memory))
-        self._trap = ctypes.c_void_p()
-        self._trap_at = _address(self._trap)
-        self._store: int | None = None  # address; None: closed
-        self._context = 0  # address of the store's context
-        self._wasi: int | None = None  # address; None: the store has it
-
-    def open(self) -> None:
-        """Make a new store, and empty and open the streams' files. Raises WasmtimeError where that can't be."""
-        self.close()
-        self._store = store = _c.wasmtime_store_new(self._engine_at, None, None)
-        self._context = _c.wasmtime_store_context(store)
-        self._wasi = wasi = _c.wasi_config_new()
-        stdout, stderr = self._paths
-        if not (_c.wasi_config_set_stdout_file(wasi, stdout) and _c.wasi_config_set_stderr_file(wasi, stderr)):
-            self.close()
-            raise wasmtime.WasmtimeError("the guest's streams can't be opened")
-
-    def close(self) -> None:
-        """Free the store. Idempotent."""
-        wasi, self._wasi = self._wasi, None
-        if wasi is not None:
-            _c.wasi_config_delete(wasi)
-        store, self._store = self._store, None
-        if store is not None:
-            _c.wasmtime_store_delete(store)
-        self.instantiated = False
-
-    @property
-    def store(self) -> wasmtime.Store:
-        """The store as the public interface knows it, until ``close``."""
-        return _Lent(self._store, self._context, self._engine)
-
-    def limit(self, memory: int, table_elements: int, instances: int, tables: int, memories: int) -> None:
-        """What each memory may have (bytes) and each table (elements), how many of each; and stop at the next epoch."""
-        _c.wasmtime_store_limiter(self._store, memory, table_elements, instances, tables, memories)
-        _c.wasmtime_context_set_epoch_deadline(self._context, 1)
-
-    def grant(self, argv: Sequence[str], env: Sequence[tuple[str, str]], stdin: bytes) -> None:
-        """Give the guest its arguments, its environment and its streams, and nothing else. Once per ``open``."""
-        wasi = self._wasi
-        done = _c.wasi_config_set_argv(wasi, len(argv), _strings(argv))
-        if env:
-            names, values = zip(*env, strict=True)
-            done = _c.wasi_config_set_env(wasi, len(env), _strings(names), _strings(values)) and done
-        if not done:
-            raise wasmtime.WasmtimeError("the guest's arguments or environment can't be set")
-        if stdin:
-            held = _b.wasm_byte_vec_t()
-            _c.wasm_byte_vec_new(_address(held), len(stdin), stdin)
-            _c.wasi_config_set_stdin_bytes(wasi, _address(held))
-        self._wasi = None
-        error = _c.wasmtime_context_set_wasi(self._context, wasi)
-        if error:
-            _fail(error)
-
-    def instantiate(self, pre: wasmtime.InstancePre) -> None:
-        """Make the instance of a linked core module. Raises what wasmtime or a host function raises."""
-        trap, self._trap.value = self._trap, None
-        error = _c.wasmtime_instance_pre_instantiate(
-            _address(pre.ptr().contents), self._context, self._instance_at, self._trap_at
-        )
-        if error or trap.value:
-            _fail(error, trap.value)
-        self.instantiated = True
-
-    def call(
-        self,
-        name: bytes,
-        kinds: Sequence[str],
-        values: Sequence[float],
-        results: Sequence[str],
-        leave: Callable[[], None],
-    ) -> list[float]:
-        """Call an exported function of numbers; ``kinds`` and ``results`` are its types, as in "i32".
-
-        ``leave`` is called as soon as the guest has ended, before anything else takes memory. Raises what the
-        guest's end raises.
-        """
-        params = (_b.wasmtime_val_t * len(kinds))()
-        for param, kind, value in zip(params, kinds, values, strict=True):
-            param.kind = _KINDS.index(kind)
-            setattr(param.of, kind, value)
-        answers = (_b.wasmtime_val_t * len(results))()
-        trap, self._trap.value = self._trap, None
-        self._look_up(name)
-        error = _c.wasmtime_func_call(
-            self._context, self._func_at, params, len(kinds), answers, len(results), self._trap_at
-        )
-        leave()
-        if error or trap.value:
-            _fail(error, trap.value)
-        return [getattr(answer.of, kind) for answer, kind in zip(answers, results, strict=True)]
-
-    def memory_size(self, name: bytes) -> int:
-        """The size of an exported memory, bytes."""
-        self._look_up(name)
-        return int(_c.wasmtime_memory_data_size(self._context, self._memory_at))
-
-    def _look_up(self, name: bytes) -> None:
-        if not _c.wasmtime_instance_export_get(self._context, self._instance_at, name, len(name), self._extern_at):
-            raise wasmtime.WasmtimeError(f"no export {name.decode()!r}")
+if SHORT:
+    Instance: Any = _b.wasmtime_instance_t
+    Extern: Any = _b.wasmtime_extern_t
+    Value: Any = _b.wasmtime_val_t
+    Bytes: Any = _b.wasm_byte_vec_t
 
 
-class _Lent(wasmtime.Store):
-    """A store that belongs to a cell."""
+def address_of(held: wasmtime.Engine | wasmtime.InstancePre) -> int:
+    """Where the C library has it; valid as long as ``held`` is."""
+    return _address(held.ptr().contents)
+
+
+class LentStore(wasmtime.Store):
+    """A store that belongs to a cell, as the public interface knows it."""
 
     def __init__(self, store: Any, context: int, engine: wasmtime.Engine) -> None:
         self._set_ptr(ctypes.cast(store, ctypes.POINTER(_b.wasmtime_store_t)))
@@ -256,11 +225,7 @@ class _Lent(wasmtime.Store):
         """The cell does that."""
 
 
-def _strings(texts: Sequence[str]) -> Any:
-    return (ctypes.c_char_p * len(texts))(*[text.encode() for text in texts])
-
-
-def _fail(error: int | None, trap: Any = None) -> NoReturn:
+def fail(error: int | None, trap: Any = None) -> NoReturn:
     """Raise what a C function answered."""
     raised: Exception
     if error:

@@ -2,16 +2,19 @@
 
 The core emits orders (``RunOrder``, ``CompileOrder``), ``worker.processes`` carries them out and reports
 with the events at the end of this file. Artifacts and outputs are named here, never held.
+
+These are values: nobody changes one that has been made. Those that every job takes are tuples or dataclasses that are
+not frozen, since a frozen one takes several times as long to make.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class RunOrder:
-    """One run of one guest, complete: a runner needs nothing else but the artifact."""
+class RunOrder(NamedTuple):
+    """One run of one guest, complete: a runner needs nothing else but the artifact. It travels as it is."""
 
     digest: str  # the module, "sha256:" and 64 hex digits
     component: bool  # the artifact is a component, not a core module
@@ -26,19 +29,21 @@ class RunOrder:
     memory_bytes: int  # all memories and tables of the guest together, bytes
     output_bytes: int  # stdout and stderr together, bytes; also the bound of ``value``
     unknown_imports: str  # "error": refuse to link; "trap": trap when one is called
+    compiler: str = "cranelift"  # whose artifact it is: "cranelift" or "winch"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompileOrder:
     """One compilation of one module, in a process of its own."""
 
     digest: str  # the module, "sha256:" and 64 hex digits
     timeout_ms: int  # wall time of the compiler process, milliseconds
     memory_bytes: int  # data segment of the compiler process, bytes
+    compiler: str = "cranelift"  # "cranelift" or "winch"
+    background: bool = False  # nobody waits for it: it stands back for all that someone waits for
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one run ended."""
 
     code: str | None  # wire code of the failure; None: the guest ran to its end
@@ -58,14 +63,14 @@ class Outcome:
 # --- events: what the processes report to the agent's core ------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunnerReady:
     """The runner of a slot is primed and waits for an order."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunnerFinished:
     """The runner of a slot ended a run and waits for the next order."""
 
@@ -74,7 +79,7 @@ class RunnerFinished:
     bad_artifact: bool = False  # the guest did not start: the artifact can't be loaded and must be made again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunnerDied:
     """The runner of a slot is gone: killed by the agent, by the kernel, or by its guest."""
 
@@ -84,7 +89,7 @@ class RunnerDied:
     stderr: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutputSeen:
     """How much a running guest has written so far; answers a look at a slot."""
 
@@ -92,11 +97,13 @@ class OutputSeen:
     size: int  # stdout and stderr together, bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompileFinished:
-    """A compilation ended. The artifact is held by the processes' layer under its digest when code is None."""
+    """A compilation ended. The artifact is held by the processes' layer under its digest
+    and compiler when code is None."""
 
     digest: str
+    compiler: str  # as in the order
     code: str | None  # "invalid_module", "compile_limit" or "internal"; None: the artifact is there
     message: str  # one sentence; empty when code is None
     component: bool  # the artifact is a component, not a core module

@@ -17,7 +17,8 @@ from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker import results
 from minilambda.worker.jobs import Job, limits_for
-from minilambda.worker.modules import Modules, Settled
+from minilambda.worker.module import Module, Settled
+from minilambda.worker.modules import Modules
 from minilambda.worker.slots import Slots
 
 WINDOW = MIB
@@ -39,6 +40,7 @@ class Execution:
         self.ready: OrderedDict[JobRef, Job] = OrderedDict()  # wait for a slot, oldest first
         self.open = False  # whether jobs may start: not without a session, they may be elsewhere by now
         self.dropped = 0  # jobs that left without a result, as the broker wished or at the end; the core resets it
+        self.moved = False  # whether other times than those of the slots may have come nearer; the core resets it
         self.puller = Puller(WINDOW)
         self.modules = Modules(settings, self.puller, emit)
         self.slots = Slots(settings, emit)
@@ -47,17 +49,25 @@ class Execution:
 
     def accept(self, message: Dispatch, now: float) -> None:
         """A new job."""
-        limits = limits_for(message.spec, self._settings)
-        ref = message.ref
-        job = Job(ref, message.spec, limits, message.module_size, now, message.stdin, message.values)
+        ref, spec = message.ref, message.spec
+        limits = limits_for(spec, self._settings)
+        job = Job(ref, spec, limits, message.module_size, now, message.stdin, message.values)
         self.jobs[ref] = job
-        for name, size in message.withheld.items():
-            if name in ("stdin", "values") and size > 0:
-                job.missing.add(name)
-                self.puller.start(body_handle(ref, name), size)
-        if not job.missing:
-            job.move("preparing")
-        self._settle(self.modules.need(job, message.wasm, now), now)
+        if message.withheld:
+            self._want_input(job, message.withheld)
+        module = self.modules.lend(job)
+        if module is None:
+            self.moved = True
+            self._settle(self.modules.need(job, message.wasm, now), now)
+        elif not job.missing:
+            self._make_ready(job, module, now)
+
+    def _want_input(self, job: Job, withheld: dict[str, int]) -> None:
+        wanted = {name: size for name, size in withheld.items() if name in ("stdin", "values") and size > 0}
+        for name, size in wanted.items():
+            self.puller.start(body_handle(job.ref, name), size)
+        if wanted:
+            job.missing, job.phase = frozenset(wanted), "fetching"
 
     def chunk(self, handle: str, offset: int, total: int, data: bytes, now: float) -> None:
         """A piece of a module's bytes or of a job's input."""
@@ -81,12 +91,12 @@ class Execution:
             job.stdin = body
         else:
             job.values = body
-        job.missing.discard(name)
+        job.missing -= {name}
         if not job.missing:
             job.fetched = max(job.fetched, now - job.received)
             job.move("preparing")
             if self.modules.has(job):
-                self._make_ready(job, now)
+                self._make_ready(job, self.modules.of(job), now)
 
     def kill(self, job: Job, why: str) -> None:
         """Ends a job that has begun; its runner goes with it. The first reason stands, unless nobody wants the job."""
@@ -106,26 +116,37 @@ class Execution:
 
     def forget(self, job: Job, now: float) -> None:
         """A job is no longer held; whoever asks tells the broker why."""
+        if job.phase == "ready":
+            del self.ready[job.ref]
         job.move("done")
         del self.jobs[job.ref]
-        self.ready.pop(job.ref, None)
         for name in job.missing:
             self.puller.stop(body_handle(job.ref, name))
-        self.modules.release(job, now)
+        self.modules.release(job, now, last=not self.jobs)
 
     # --- module and slot ---
 
     def _settle(self, settled: Settled, now: float) -> None:
         for job in settled.jobs:
-            if settled.code is not None:
+            if settled.code is not None and job.overflowed is not None:
+                self.finish(job, results.from_outcome(job, job.overflowed), now)
+            elif settled.code is not None:
                 self.finish(job, results.ended(job, settled.code, settled.message), now)
             elif not job.missing:
-                self._make_ready(job, now)
+                self._make_ready(job, self.modules.of(job), now)
 
-    def _make_ready(self, job: Job, now: float) -> None:
+    def _make_ready(self, job: Job, module: Module, now: float) -> None:
+        """The job has all that it needs: it starts if a runner is free, unless others wait that it must not pass."""
+        if self.open and not self.ready:
+            slot = self.slots.take(job, 0)
+            if slot is not None:
+                job.move("running")
+                self.slots.run(slot, job, module, now)
+                return
         job.move("ready")
         self.ready[job.ref] = job
-        self.assign(now)
+        if len(self.ready) > 1:
+            self.assign(now)
 
     def assign(self, now: float) -> None:
         """Starts what can start, oldest first. A job that waits for another runner holds up nobody else."""
@@ -139,36 +160,60 @@ class Execution:
                 continue
             del self.ready[job.ref]
             job.move("running")
-            self.slots.run(slot, job, self.modules.is_component(job), now)
+            self.slots.run(slot, job, self.modules.of(job), now)
+            if not self.slots.idle:
+                return
 
     def _runner_ready(self, event: e.RunnerReady, now: float) -> None:
         self.slots.ready(event.slot)
         self.assign(now)
 
     def _runner_finished(self, event: e.RunnerFinished, now: float) -> None:
-        job = self.slots[event.slot].job
+        slot = self.slots.all[event.slot]
+        job = slot.job
         if job is None or (job.ending and (event.bad_artifact or job.ending not in ("deadline", "output"))):
             return  # its death follows, and decides
         # A guest that ended before the kill reached it is judged by how it ended.
-        self.slots.finished(event.slot)
+        self.slots.finished(slot)
+        self.moved = event.bad_artifact or event.outcome.code is not None
         if event.bad_artifact:
             self.slots.unload(event.slot, job.spec.module)
-        if event.bad_artifact and not job.retried:
-            self._prepare_again(job, now)
-        else:
-            self.finish(job, results.from_outcome(job, event.outcome), now)
-        self.assign(now)
+            if not job.retried:
+                self._prepare_again(job, now)
+                self.assign(now)
+                return
+        overflowed = event.outcome.code == "stack_overflow" and not job.ending
+        if overflowed and self._run_deeper(job, event.outcome, now):
+            self.assign(now)
+            return
+        self.forget(job, now)
+        if self.ready:
+            self.assign(now)  # before the result is told: a slot does not wait for that
+        self._on_finished(results.from_outcome(job, event.outcome), now)
 
     def _prepare_again(self, job: Job, now: float) -> None:
         """The artifact was no good: it is made anew, for all jobs that have not begun, unless it was meanwhile."""
         job.retried = True
-        if not self.modules.has(job):
+        if not self.modules.has(job) or self.modules.of(job).hand != job.compiler:
             job.move("preparing")
             self._settle(self.modules.need(job, b"", now), now)
             return
         for each in self.modules.spoiled(job, now):
             if self.ready.pop(each.ref, None) or each is job:
                 each.move("preparing")
+
+    def _run_deeper(self, job: Job, outcome: e.Outcome, now: float) -> bool:
+        """The guest used up its stack: it runs again on better code, which takes less of it, where there is such code.
+
+        A guest has no effect but its result, so nobody can tell that it ran twice.
+        """
+        settled = self.modules.improve(job, now)
+        if settled is None:
+            return False
+        job.overflowed = outcome
+        job.move("preparing")
+        self._settle(settled, now)
+        return True
 
     def _runner_died(self, event: e.RunnerDied, now: float) -> None:
         job = self.slots.died(event.slot, now)
@@ -188,10 +233,10 @@ class Execution:
         self._settle(self.modules.compiled(event, now), now)
 
     def _artifact_found(self, event: a.ArtifactFound, now: float) -> None:
-        self._settle(self.modules.found(event.digest, event.component, now), now)
+        self._settle(self.modules.found(event.digest, event.compiler, event.component, now), now)
 
     def _artifact_absent(self, event: a.ArtifactAbsent, now: float) -> None:
-        self._settle(self.modules.absent(event.digest, now), now)
+        self._settle(self.modules.absent(event.digest, event.compiler, now), now)
 
     def _artifact_locked(self, event: a.ArtifactLocked, now: float) -> None:
         self.modules.locked(event.digest, now)
@@ -203,9 +248,10 @@ class Execution:
             job.ending = job.ending or "deadline"
         self.modules.tick(now)
 
-    def next_deadline(self) -> float | None:
-        times = (self.slots.next_deadline(), self.modules.next_deadline())
-        return min((t for t in times if t is not None), default=None)
+    def next_deadline(self) -> float:
+        """When ``tick`` must be called at the latest, seconds; ``inf``: not before something happens."""
+        slots, modules = self.slots.next_deadline(), self.modules.next_deadline()
+        return slots if modules is None else min(slots, modules)
 
     HANDLERS: ClassVar[dict[type, Callable[[Any, Any, float], None]]] = {
         a.ArtifactFound: _artifact_found,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from minilambda.errors import BadArguments, DeadlineExceeded, MinilambdaError, OutputLimit, Trap
-from minilambda.worker import engine, primer, publicly, toolchain
+from minilambda.worker import primer, toolchain
 from minilambda.worker.deadline import DeadlineTimer
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.limits import DATA_SLACK, RESULT_SLACK, KernelLimits
 from minilambda.worker.outcome import Ending, from_error, from_failure
-from minilambda.worker.prepared import Cell, ComponentGuest, CoreGuest, Linkers, Run
+from minilambda.worker.places import Cell, Place, Places
+from minilambda.worker.prepared import ComponentGuest, CoreGuest
 from minilambda.worker.sentences import past_deadline, past_output
+from minilambda.worker.streams import SMALL, Streams
 from minilambda.worker.toolchain import BadArtifact
 
 __all__ = ["BadArtifact", "GuestHost"]
@@ -24,31 +26,28 @@ TABLE_ELEMENTS: Final = 1_000_000  # per table
 INSTANCES: Final = 1_000  # core instances in one component
 TABLES: Final = 1_000
 MEMORIES: Final = 100
-SMALL_OUTPUT: Final = 4096  # bytes of stdout and stderr together that go into the outcome itself
+_NO_ARGS: Final = (PROGRAM_NAME,)
 _NEAR: Final = 1 << 20  # bytes below the memory limit that count as near it; a tenth of the limit does too
 
 
 class GuestHost:
-    """One per runner process, used by one thread. Makes its engine and a timer thread, and opens a file of /proc.
+    """One per runner process, used by one thread. Makes a timer thread, and opens a file of /proc.
 
-    ``stdout_fd`` and ``stderr_fd`` are memory files of the caller for a guest's output. ``short`` takes the short way
-    through wasmtime. Raises ValueError for an unknown compiler and OSError where /proc/self is out of reach.
+    ``stdout_fd`` and ``stderr_fd`` are memory files of the caller for a guest's output; with ``standard`` they become
+    this process's standard streams, which saves opening them. ``places`` are this host's alone; the primer is of the
+    first one's compiler. Raises OSError where /proc/self is out of reach.
     """
 
-    def __init__(
-        self, stdout_fd: int, stderr_fd: int, compiler: str = "cranelift", *, short: bool = engine.SHORT
-    ) -> None:
-        self._files = (stdout_fd, stderr_fd)  # memory files
-        paths = [f"/proc/self/fd/{fd}".encode() for fd in self._files]
-        # Of their own, for their offsets: looking for the end must not move the caller's.
-        self._ends = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+    def __init__(self, stdout_fd: int, stderr_fd: int, places: Mapping[str, Places], *, standard: bool = False) -> None:
+        self._streams = Streams(stdout_fd, stderr_fd, standard)
         self._limits = KernelLimits()
-        self._linkers = Linkers(compiler)
-        self._timer = DeadlineTimer(self._linkers.engine.increment_epoch)
+        self._places = places  # by compiler
+        self._timer = DeadlineTimer(self._interrupt)
         self._guests: dict[str, CoreGuest | ComponentGuest] = {}  # loaded modules by digest
-        self._cell: Cell = (engine.Cell if short else publicly.Cell)(self._linkers.engine, paths[0], paths[1])
-        self._fresh = False  # the cell is open, and no guest has been in it
+        self._ready: Cell | None = None  # open, and no guest has been in it
+        self._used: Cell | None = None  # where the last guest was, to be made ready again
         self._inside = False  # a guest runs, under its limits
+        self._pooled = 0  # what the last guests in the pools left there, bytes
         self.left_output = False
         """The last guest's output was too much for its outcome: it is in the memory files, until the next run."""
 
@@ -58,33 +57,38 @@ class GuestHost:
         Never raises for what a guest does. Raises BadArtifact where the artifact does not load, or where the
         module is neither given nor held. ``stdout`` and ``stderr`` of the answer are empty if ``left_output`` is
         set. ``peak_memory_bytes`` is the size of the exported memories at the end (memories never shrink), and
-        where none is exported the growth of this process's writable memory during the run.
+        where none is exported the growth of this process's writable memory during the run. Limits may stay in force
+        afterwards: see ``lift_limits``.
         """
-        started = time.perf_counter()
-        guest = self._guest(order, artifact_path)
-        load_ms = (time.perf_counter() - started) * 1e3 if order.load else 0.0
-        if not self._fresh:
-            self._cell.open()
-        self._fresh = False
-        started, cpu = time.perf_counter(), time.process_time()
+        guest, load_ms = self._guests.get(order.digest), 0.0
+        if guest is None or order.load or order.evict:
+            began = time.perf_counter()
+            guest = self._load(order, artifact_path)
+            load_ms = (time.perf_counter() - began) * 1e3 if order.load else 0.0
+        if self._ready is not guest.place.cell:
+            self._make_ready(guest.place.cell)
+        self._ready, self._used = None, self._ready
+        began, cpu = time.perf_counter(), time.process_time()
         try:
-            ending, memory = self._contained(guest, guest.check(order), order)
+            ending, memory = self._contained(guest, order)
         except MinilambdaError as error:
             ending, memory = from_failure(error), 0
         except Exception as error:  # what happens before a guest runs is no failure of the guest
             text = toolchain.one_line(f"{type(error).__name__}: {error}", 300)
             ending, memory = Ending(MinilambdaError.code, f"The runner can't run the guest: {text}"), 0
-        run_ms, cpu_ms = (time.perf_counter() - started) * 1e3, (time.process_time() - cpu) * 1e3
-        sizes = [os.lseek(fd, 0, os.SEEK_END) for fd in self._ends]
-        ending = self._judged(ending, order, memory, sum(sizes))
-        stdout, stderr = self._take_output(sizes, order.output_bytes)
+        run_ms, cpu_ms = (time.perf_counter() - began) * 1e3, (time.process_time() - cpu) * 1e3
+        limit = order.output_bytes
+        out, err = self._streams.sizes()
+        if ending.code is not None or out + err > limit:
+            ending = self._judged(ending, order, memory, out, err)
+        self.left_output = left = out + err > SMALL
         return Outcome(
             ending.code,
             ending.message,
             ending.exit_code,
             ending.value,
-            stdout,
-            stderr,
+            self._streams.take(0, out, limit) if out and not left else b"",
+            self._streams.take(1, err, limit) if err and not left else b"",
             ending.trap,
             ending.backtrace,
             load_ms,
@@ -95,21 +99,55 @@ class GuestHost:
 
     def tidy(self) -> None:
         """Free what the last guest held and make ready for the next, while nobody waits for an outcome."""
+        used = self._used
+        if used is None:
+            return
         if self.left_output:
-            self._cell.close()  # opening it would empty the files
-        elif not self._fresh:
-            self._cell.open()
-            self._fresh = True
+            used.close()  # opening it would empty the files
+            self._used = None
+        else:
+            self._make_ready(used)
 
-    def _guest(self, order: RunOrder, artifact_path: str | None) -> CoreGuest | ComponentGuest:
+    def lift_limits(self) -> None:
+        """Let this process have memory and files beyond what the last order allowed. Idempotent."""
+        self._limits.lift()
+
+    def prime(self, artifact_path: str) -> None:
+        """Run the primer, so that the first job finds all warm: code paths, pages, WASI's threads."""
+        outcome = self.run(primer.ORDER._replace(compiler=next(iter(self._places))), artifact_path)
+        self._drop(primer.ORDER.digest)
+        if outcome.code is not None:
+            raise MinilambdaError(f"The runner can't run a guest: {outcome.message}")
+        self.lift_limits()
+        self.tidy()
+
+    # --- what a guest runs in -------------------------------------------------------------------------
+
+    def _make_ready(self, cell: Cell) -> None:
+        """Open a cell, and close any other."""
+        for other in (self._ready, self._used):
+            if other is not None and other is not cell:
+                other.close()
+        self._ready = self._used = None
+        if self.left_output:
+            self._streams.empty()
+            self.left_output = False
+        cell.open(self._streams.paths)
+        self._ready = cell
+
+    def _load(self, order: RunOrder, artifact_path: str | None) -> CoreGuest | ComponentGuest:
+        self._limits.lift()
         for digest in order.evict:
             self._drop(digest)
         if order.load:
             self._drop(order.digest)
+            if self._ready is not None:
+                self._ready.close()  # loading may use it
+                self._ready = None
             kind = ComponentGuest if order.component else CoreGuest
             if artifact_path is None:
                 raise BadArtifact(f"The order to load {order.digest} came without an artifact.")
-            self._guests[order.digest] = kind(self._linkers, artifact_path)
+            self._guests[order.digest] = kind(self._places[order.compiler], artifact_path, self._leave)
         guest = self._guests.get(order.digest)
         if guest is None:
             raise BadArtifact(f"The runner does not hold {order.digest}.")
@@ -120,26 +158,36 @@ class GuestHost:
         if guest is not None:
             guest.close()
 
-    def _contained(self, guest: CoreGuest | ComponentGuest, run: Run, order: RunOrder) -> tuple[Ending, int]:
+    # --- the run --------------------------------------------------------------------------------------
+
+    def _contained(self, guest: CoreGuest | ComponentGuest, order: RunOrder) -> tuple[Ending, int]:
         """Run under all limits; answers the ending and the memory used, bytes."""
-        cell = self._cell
+        run, place = guest.check(order), guest.place
+        cell = place.cell
         cell.limit(order.memory_bytes, TABLE_ELEMENTS, INSTANCES, TABLES, MEMORIES)
         if guest.needs_wasi:
-            cell.grant(*_granted(order), order.stdin)
+            cell.grant(_argv(order) if order.args or order.env else _NO_ARGS, order.env, order.stdin)
         slack = RESULT_SLACK if order.component and order.invoke is not None else DATA_SLACK
         measure = order.load or not guest.shows_memory
-        before = self._limits.cap(order.output_bytes, order.memory_bytes, slack, measure)
-        self._timer.arm(order.timeout_ms / 1e3)
+        before = self._limits.cap(
+            order.output_bytes, order.memory_bytes, slack, measure, self._pooled, self._pooled - place.kept
+        )
         self._inside = True
+        self._timer.arm(order.timeout_ms / 1e3)
         try:
-            ending = run(cell, self._leave)
+            ending = run()
         except MinilambdaError as error:
+            self._leave()
             ending = from_failure(error)
         except Exception as error:
-            ending = from_error(error)
-        finally:
             self._leave()
-        memory = guest.memory_bytes(cell)
+            ending = from_error(error)
+        if self._inside:  # a command ended well: no need of more memory, and the next one may have the same limits
+            self._inside = False
+            self._timer.disarm()
+        memory = guest.memory_bytes()
+        if guest.pooled:
+            self._note_pool(place, memory)
         if memory is None or ending.code == Trap.code:  # it exports none, or maybe not all
             memory = max(min(self._limits.data_bytes() - before, order.memory_bytes), memory or 0)
         return ending, memory
@@ -151,9 +199,23 @@ class GuestHost:
             self._limits.lift()
             self._timer.disarm()
 
-    def _judged(self, ending: Ending, order: RunOrder, memory: int, written: int) -> Ending:
+    def _note_pool(self, place: Place, memory: int | None) -> None:
+        """A pool keeps its last guest's memory mapped; ``memory`` is None where nobody knows how much that is."""
+        self._pooled += (memory or 0) - place.kept
+        place.kept = memory or 0
+        if memory is None:
+            self._limits.forget()
+
+    def _interrupt(self) -> None:
+        """Trap the guest that runs. In the timer's thread."""
+        for places in self._places.values():
+            places.interrupt()
+
+    def _judged(self, ending: Ending, order: RunOrder, memory: int, out: int, err: int) -> Ending:
         """The ending in the light of the limits that were passed."""
-        if written > order.output_bytes:
+        if out > order.output_bytes:
+            self._streams.distrust()
+        if out + err > order.output_bytes:
             return Ending(OutputLimit.code, past_output(order.output_bytes))
         if ending.interrupted and self._timer.rang:
             return Ending(DeadlineExceeded.code, past_deadline(order.timeout_ms / 1e3), backtrace=ending.backtrace)
@@ -162,28 +224,10 @@ class GuestHost:
             return dataclasses.replace(ending, message=ending.message + limit)
         return ending
 
-    def prime(self, artifact_path: str) -> None:
-        """Run the primer, so that the first job finds all warm: code paths, pages, WASI's threads."""
-        outcome = self.run(primer.ORDER, artifact_path)
-        self._drop(primer.ORDER.digest)
-        if outcome.code is not None:
-            raise MinilambdaError(f"The runner can't run a guest: {outcome.message}")
-        self.tidy()
 
-    def _take_output(self, sizes: list[int], limit: int) -> list[bytes]:
-        """At most ``limit`` bytes of each stream, and the files emptied, where that is little enough for an outcome."""
-        self.left_output = sum(sizes) > SMALL_OUTPUT
-        taken = [b"", b""]
-        for stream, size in enumerate(sizes):
-            if size and not self.left_output:
-                taken[stream] = os.pread(self._files[stream], min(size, limit), 0)
-                os.ftruncate(self._files[stream], 0)
-        return taken
-
-
-def _granted(order: RunOrder) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The guest's arguments and environment. Raises BadArguments for what can't be passed."""
+def _argv(order: RunOrder) -> tuple[str, ...]:
+    """The guest's arguments. Raises BadArguments where they or its environment can't be passed."""
     args = () if order.invoke is not None else order.args
-    if (args or order.env) and any("\0" in text for text in (*args, *(part for pair in order.env for part in pair))):
+    if any("\0" in text for text in (*args, *(part for pair in order.env for part in pair))):
         raise BadArguments("An argument or environment variable holds a zero character.")
-    return (PROGRAM_NAME, *args), order.env
+    return (PROGRAM_NAME, *args)

@@ -48,11 +48,11 @@ class RunnerHandle(Child):
 
     def run(self, order: RunOrder, artifact_fd: int | None) -> None:
         """Hand over an order. If the runner can't take it, it dies of that, and its death is the answer."""
-        self._order = order
+        self._order, self.max_message = order, MAX_PACKET + order.output_bytes
         try:
             if self.channel is None:
                 raise ChannelClosed()
-            self.channel.send(codec.encode_order(order), [] if artifact_fd is None else [artifact_fd])
+            self.channel.send(codec.encode_order(order), () if artifact_fd is None else (artifact_fd,))
         except ChannelError as error:
             self.fault = self.fault or error.message
             self.kill()
@@ -61,24 +61,21 @@ class RunnerHandle(Child):
         """How much the guest has written so far."""
         return OutputSeen(self.slot, _size(self.stdout_fd) + _size(self.stderr_fd))
 
-    def max_message(self) -> int:
-        return MAX_PACKET + (self._order.output_bytes if self._order else 0)
-
     def _understand(self, kind: str, fields: list[Any]) -> list[ProcessEvent]:
+        order = self._order
+        if kind == "done" and order is not None:
+            outcome = codec.decode_outcome(fields, order.output_bytes, self._take_output)
+            self._order, self.max_message = None, MAX_PACKET
+            return [RunnerFinished(self.slot, outcome)]
+        if kind == "bad_artifact" and order is not None and len(fields) == 1:
+            outcome = codec.refused_artifact(codec.text(fields[0], codec.MAX_TEXT))
+            self._order, self.max_message = None, MAX_PACKET
+            return [RunnerFinished(self.slot, outcome, bad_artifact=True)]
         if kind == "ready" and self.walls is None and len(fields) == 1 and isinstance(fields[0], list):
             self.walls = tuple(codec.text(line, codec.MAX_TEXT) for line in fields[0][:_MAX_WALLS])
             return [RunnerReady(self.slot)]
-        order = self._order
-        if order is None:
-            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} with nothing to answer.")
-        if kind == "done":
-            outcome = codec.decode_outcome(fields, order.output_bytes, self._take_output)
-        elif kind == "bad_artifact" and len(fields) == 1:
-            outcome = codec.refused_artifact(codec.text(fields[0], codec.MAX_TEXT))
-        else:
-            raise ChannelError(f"It sent {codec.cut(kind, 32)!r} instead of an outcome.")
-        self._order = None
-        return [RunnerFinished(self.slot, outcome, bad_artifact=kind == "bad_artifact")]
+        what = "with nothing to answer" if order is None else "instead of an outcome"
+        raise ChannelError(f"It sent {codec.cut(kind, 32)!r} {what}.")
 
     def died(self, how: str) -> list[ProcessEvent]:
         stdout, stderr = self._take_output()
@@ -111,8 +108,14 @@ class CompilerHandle(Child):
             raise ChannelClosed()
         (artifact_fd,) = memfds("artifact", flags=os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._own_fds = [artifact_fd]
-        self.channel.send(codec.pack(order.memory_bytes, order.timeout_ms), [wasm_fd, artifact_fd])
+        told = codec.pack(order.compiler, order.memory_bytes, order.timeout_ms, order.background)
+        self.channel.send(told, [wasm_fd, artifact_fd])
         self.order, self.artifact_fd, self.began = order, artifact_fd, time.monotonic()
+
+    @property
+    def in_background(self) -> bool:
+        """Nobody waits for what it compiles."""
+        return self.order is not None and self.order.background
 
     def stop(self) -> None:
         """End it on the agent's behalf."""
@@ -133,7 +136,9 @@ class CompilerHandle(Child):
             size = codec.whole(fields[1], 1, os.fstat(self.artifact_fd).st_size)
             if size != os.fstat(self.artifact_fd).st_size:
                 raise ChannelError("The artifact has another size than announced.")
-            done = CompileFinished(self.order.digest, None, "", fields[0], size, codec.milliseconds(fields[2]))
+            done = CompileFinished(
+                self.order.digest, self.order.compiler, None, "", fields[0], size, codec.milliseconds(fields[2])
+            )
         elif kind == "invalid" and len(fields) == 1:
             done = self._failed(self.order, "invalid_module", codec.text(fields[0], codec.MAX_REASON))
         elif kind == "limit" and len(fields) == 1:
@@ -185,7 +190,9 @@ class CompilerHandle(Child):
         return self._failed(order, code, message)
 
     def _failed(self, order: CompileOrder, code: str, message: str) -> CompileFinished:
-        return CompileFinished(order.digest, code, message, False, 0, (time.monotonic() - self.began) * 1e3)
+        return CompileFinished(
+            order.digest, order.compiler, code, message, False, 0, (time.monotonic() - self.began) * 1e3
+        )
 
 
 def _seal(fd: int) -> None:

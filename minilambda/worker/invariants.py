@@ -12,7 +12,7 @@ from minilambda.worker.jobs import InvariantError
 if TYPE_CHECKING:
     from minilambda.worker.core import Core
     from minilambda.worker.execution import Execution
-    from minilambda.worker.modules import Module
+    from minilambda.worker.module import Module
 
 SLOT_STATES = frozenset({"down", "starting", "idle", "busy", "dying"})
 
@@ -25,6 +25,8 @@ def check(core: Core) -> None:
         raise InvariantError(f"{both[0]} is finished and still held.")
     if execution.open and not core.link.session:
         raise InvariantError("Jobs may start only while there is a session.")
+    if core.due > core.earliest():
+        raise InvariantError(f"The next deadline is {core.due}, and something is due at {core.earliest()}.")
     _check_jobs(execution)
     _check_slots(execution)
     _check_modules(execution)
@@ -61,6 +63,8 @@ def _check_slots(execution: Execution) -> None:
             raise InvariantError(f"Slot {slot.index} is {slot.state} and runs {slot.job.ref}.")
         if slot.job is not None and slot.principal != slot.job.ref.principal:
             raise InvariantError(f"Slot {slot.index} serves {slot.principal} and runs {slot.job.ref}.")
+        if (slot.state == "idle") != (slot.index in execution.slots.idle) or (slot.job is None and not slot.told):
+            raise InvariantError(f"Slot {slot.index} is {slot.state}, and the idle ones are {[*execution.slots.idle]}.")
         if (slot.kill_at is not None) != (slot.state == "busy") or (slot.spawn_at is not None) != (
             slot.state == "down"
         ):
@@ -72,18 +76,20 @@ def _check_modules(execution: Execution) -> None:
     for module in modules.by_digest.values():
         _check_module(module, execution.jobs.keys())
     states = {digest: module.state for digest, module in modules.by_digest.items()}
-    if sorted(modules.queue) != sorted(digest for digest, state in states.items() if state == "queued"):
+    queued = sorted(module.digest for module in modules.compilations.queue)
+    if queued != sorted(digest for digest, state in states.items() if state == "queued"):
         raise InvariantError("The queue for the compiler and the modules disagree.")
-    if modules.compiling.keys() != {digest for digest, state in states.items() if state in ("compiling", "aborting")}:
+    compiling = {digest for digest, state in states.items() if state in ("compiling", "aborting")}
+    if modules.compilations.running.keys() != compiling:
         raise InvariantError("The compilers and the modules disagree.")
 
 
 def _check_module(module: Module, held: Set[JobRef]) -> None:
-    ready = module.state == "ready"
-    if ready if module.waiting else not ready and module.state != "aborting":
+    ready, useless = module.state == "ready", not (module.waiting or module.hand)
+    if (ready and module.waiting) or (useless and module.state != "aborting"):
         raise InvariantError(f"{module.digest} is {module.state}, and {len(module.waiting)} jobs wait for it.")
-    if module.users and not ready:
-        raise InvariantError(f"{module.digest} is {module.state} and has users.")
+    if (module.users or ready) and not module.hand:
+        raise InvariantError(f"{module.digest} is {module.state} and has users, but no artifact is in hand.")
     if not (module.waiting.keys() | module.users.keys()) <= held:
         raise InvariantError(f"{module.digest} serves jobs that the worker does not hold.")
 

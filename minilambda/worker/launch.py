@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from minilambda.worker.channel import Channel
 
@@ -17,7 +18,7 @@ _dead: list[subprocess.Popen[bytes]] = []  # killed, and not yet reaped
 class TemplateHandle:
     """One template process, and the channel to it."""
 
-    def __init__(self, compiler: str, delay: float) -> None:
+    def __init__(self, compilers: Sequence[str], delay: float) -> None:
         """Start it; it serves ``delay`` seconds after that. Raises OSError when it can't be executed."""
         reap()
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -27,7 +28,7 @@ class TemplateHandle:
         command = [sys.executable, "-m", "minilambda.worker.template", str(os.getpid()), str(far.fileno())]
         try:
             self._process = subprocess.Popen(
-                [*command, compiler, str(delay)],
+                [*command, ",".join(compilers), str(delay)],
                 cwd="/",  # ``-m`` puts it first on the path: nobody but root writes there
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

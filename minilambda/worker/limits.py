@@ -35,31 +35,45 @@ class KernelLimits:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._page = resource.getpagesize()  # bytes
-        self._data_soft, self._data_hard = resource.getrlimit(resource.RLIMIT_DATA)  # bytes
         self._base = 0  # the process's own size when last measured, bytes
         self._base_runs = 0  # runs for which it still serves
+        self._data_soft, self._data_hard = resource.getrlimit(resource.RLIMIT_DATA)  # bytes
         self._file_soft, self._file_hard = resource.getrlimit(resource.RLIMIT_FSIZE)  # bytes
+        self._data, self._file = self._data_soft, self._file_soft  # what is set now, bytes
 
     def data_bytes(self) -> int:
         """The process's writable private memory now (what RLIMIT_DATA counts, and its stacks), bytes."""
         return int(os.pread(self._statm, 128, 0).split()[5]) * self._page
 
-    def cap(self, output_bytes: int, memory_bytes: int, slack: int, measure: bool) -> int:
+    def forget(self) -> None:
+        """The process's own size may have changed: it is measured at the next run."""
+        self._base_runs = 0
+
+    def cap(
+        self, output_bytes: int, memory_bytes: int, slack: int, measure: bool, pooled: int = 0, kept: int = 0
+    ) -> int:
         """The process may grow by ``memory_bytes`` and ``slack`` over its own size, which is answered in bytes.
 
-        No file grows past ``output_bytes`` + 1, so that passing that limit shows.
-        Its size between runs hardly changes, so it is measured now and then, or always with ``measure``.
+        No file grows past ``output_bytes`` + 1, so that passing that limit shows. The process's size between runs
+        hardly changes, so it is measured now and then, or always with ``measure``. ``pooled`` bytes of it are memory
+        of earlier guests that pools hold; ``kept`` of these are not for this guest.
         """
         if measure or not self._base_runs:
-            self._base, self._base_runs = self.data_bytes(), _BASE_RUNS
+            self._base, self._base_runs = self.data_bytes() - pooled, _BASE_RUNS
         self._base_runs -= 1
-        output = _settable(output_bytes + 1, self._file_hard)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (output, self._file_hard))
-        wanted = _settable(self._base + memory_bytes + slack, self._data_hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, self._data_hard))
-        return self._base
+        base = self._base + kept
+        self._set(_settable(base + memory_bytes + slack, self._data_hard), _settable(output_bytes + 1, self._file_hard))
+        return base
 
     def lift(self) -> None:
-        """Put the limits back to what they were when this object was made."""
-        resource.setrlimit(resource.RLIMIT_DATA, (self._data_soft, self._data_hard))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self._file_soft, self._file_hard))
+        """Put the limits back to what they were when this object was made. Idempotent."""
+        self._set(self._data_soft, self._file_soft)
+
+    def _set(self, data: int, file: int) -> None:
+        """Change what differs: a run with the same limits as the last costs no call."""
+        if data != self._data:
+            resource.setrlimit(resource.RLIMIT_DATA, (data, self._data_hard))
+            self._data = data
+        if file != self._file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file, self._file_hard))
+            self._file = file

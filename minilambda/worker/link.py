@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,8 +73,8 @@ class Link:
     def silent(self, now: float) -> bool:
         return self.session != 0 and now >= self.heard + self.liveness
 
-    def next_deadline(self) -> float | None:
-        """When the core must look at the tie at the latest, seconds."""
+    def next_deadline(self) -> float:
+        """When the core must look at the tie at the latest, seconds; ``inf``: not before something happens."""
         if self.session == 0:
-            return self.register_at
+            return math.inf if self.register_at is None else self.register_at
         return min(t for t in (self.heard + self.liveness, self.report_at, self.open_at) if t is not None)

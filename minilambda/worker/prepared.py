@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -10,11 +11,19 @@ import wasmtime
 import wasmtime.component as wc
 
 from minilambda.errors import MinilambdaError, OutputLimit, UnknownExport
-from minilambda.worker import engine, publicly, toolchain
+from minilambda.worker import engine, toolchain
 from minilambda.worker.component_values import Lifter, Lowered, signature_of
 from minilambda.worker.events import RunOrder
-from minilambda.worker.linking import component_fault, component_linker, core_linker, link_core, unknown_in_component
+from minilambda.worker.linking import (
+    PREVIEW1,
+    component_fault,
+    component_linker,
+    core_linker,
+    link_core,
+    unknown_in_component,
+)
 from minilambda.worker.outcome import Ending
+from minilambda.worker.places import Place, Places
 from minilambda.worker.values import arguments
 from minilambda.worker.valuetypes import Signature, Type
 
@@ -24,30 +33,11 @@ _RUN: Final = "wasi:cli/run@0.2."
 _DONE: Final = Ending(exit_code=0)
 
 
-Cell = engine.Cell | publicly.Cell
-"""Where one guest runs."""
-
 Leave = Callable[[], None]
-"""To be called as soon as the guest has ended, before anything takes memory."""
+"""To be called as soon as the guest has ended, before anything takes memory; not after a command's good end."""
 
-Run = Callable[[Cell, Leave], Ending]
+Run = Callable[[], Ending]
 """Instantiates and calls, all else being prepared. Raises what the guest's end raises, or an error of ours."""
-
-
-class Linkers:
-    """An engine and the linkers that all its modules share."""
-
-    def __init__(self, compiler: str) -> None:
-        self.engine = toolchain.make_engine(compiler)
-        self.core = core_linker(self.engine)
-        self._component: wc.Linker | None = None  # made at the first component
-
-    @property
-    def component(self) -> wc.Linker:
-        """The linker of components, WASI 0.2 in it."""
-        if self._component is None:
-            self._component = component_linker(self.engine)
-        return self._component
 
 
 def _pack(value: Any, limit: int) -> bytes:
@@ -68,89 +58,119 @@ def _not_exported(kind: str, wanted: str, names: Iterable[str]) -> UnknownExport
 class CoreGuest:
     """A loaded core module."""
 
-    def __init__(self, linkers: Linkers, path: str) -> None:
-        self._linkers = linkers
-        self._module = toolchain.load_module(linkers.engine, path)
-        self._functions: dict[str, wasmtime.FuncType] = {}  # exported functions by name
-        self._memories: list[bytes] = []  # names of exported memories
-        for export in self._module.exports:
-            type_ = export.type
-            if isinstance(type_, wasmtime.FuncType):
-                self._functions[export.name] = type_
-            elif isinstance(type_, wasmtime.MemoryType):
-                self._memories.append(export.name.encode())
-        self.needs_wasi = any(item.module == "wasi_snapshot_preview1" for item in self._module.imports)
-        self.shows_memory = bool(self._memories)  # its memory can be seen from outside
+    def __init__(self, places: Places, path: str, leave: Leave) -> None:
+        """Raises BadArtifact."""
+        self._leave = leave
         self._linked: dict[bool, wasmtime.InstancePre] = {}  # by whether unknown imports trap
         self._commands: dict[bool, Run] = {}  # what runs _start, likewise
+        if places.pool is None or not self._load(places.pool, path, pooled=True):
+            self._load(places.general, path, pooled=False)
+
+    def _load(self, place: Place, path: str, pooled: bool) -> bool:
+        """Load the module. With ``pooled``, False where the pool does not suit it."""
+        try:
+            module = toolchain.load_module(place.engine, path)
+        except toolchain.BadArtifact:
+            if pooled:
+                return False
+            raise
+        functions: dict[str, wasmtime.FuncType] = {}  # exported functions by name
+        memories: dict[str, wasmtime.MemoryType] = {}  # exported memories by name
+        for export in module.exports:
+            if isinstance(type_ := export.type, wasmtime.FuncType):
+                functions[export.name] = type_
+            elif isinstance(type_, wasmtime.MemoryType):
+                memories[export.name] = type_
+        if pooled and not self._fits(place, module, list(memories.values())):
+            module.close()
+            return False
+        self.place, self.pooled, self._module = place, pooled, module
+        self._functions = functions
+        self._memories = [name.encode() for name in memories]
+        self.needs_wasi = any(item.module == PREVIEW1 for item in module.imports)
+        self.shows_memory = bool(memories)  # its memory can be seen from outside
+        return True
+
+    def _fits(self, place: Place, module: wasmtime.Module, memories: list[wasmtime.MemoryType]) -> bool:
+        """The module's one memory can be seen, so that what the pool holds for it is known, and nothing is missing."""
+        if len(memories) != 1 or memories[0].is_64:
+            return False
+        try:
+            pre = place.linker.instantiate_pre(module)
+        except wasmtime.WasmtimeError:
+            return False
+        if not place.accepts(pre):
+            pre.close()
+            return False
+        self._linked[False] = pre
+        return True
 
     def _pre(self, trap_unknown: bool) -> wasmtime.InstancePre:
         pre = self._linked.get(trap_unknown)
         if pre is None:
-            linker = core_linker(self._linkers.engine) if trap_unknown else self._linkers.core
+            linker = core_linker(self.place.engine) if trap_unknown else self.place.linker
             pre = self._linked[trap_unknown] = link_core(linker, self._module, trap_unknown)
         return pre
 
     def check(self, order: RunOrder) -> Run:
-        """Link and find the function; answers what runs it in a store.
+        """Link and find the function; answers what runs it.
 
         Raises UnknownImport, UnknownExport and BadArguments.
         """
         trap_unknown = order.unknown_imports == "trap"
-        if order.invoke is None and trap_unknown in self._commands:
-            return self._commands[trap_unknown]
-        pre = self._pre(trap_unknown)
-        name = order.invoke if order.invoke is not None else "_start"
-        type_ = self._functions.get(name)
-        if type_ is None:
-            wanted = (
-                f"has no function {toolchain.one_line(name, _NAME_LENGTH)!r}"
-                if order.invoke is not None
-                else "is not a command: it has no _start"
-            )
-            raise _not_exported("module", wanted, self._functions)
         if order.invoke is None:
-            if type_.params or type_.results:
-                raise UnknownExport(
-                    f"The module is not a command: {_core_signature(name, type_)} takes or answers something."
-                )
-            self._commands[trap_unknown] = lambda cell, leave: self._command(pre, cell, leave)
-            return self._commands[trap_unknown]
-        signature = _core_signature(name, type_)
+            return self._commands.get(trap_unknown) or self._command(trap_unknown)
+        pre = self._pre(trap_unknown)
+        type_ = self._functions.get(order.invoke)
+        if type_ is None:
+            wanted = f"has no function {toolchain.one_line(order.invoke, _NAME_LENGTH)!r}"
+            raise _not_exported("module", wanted, self._functions)
+        signature = _core_signature(order.invoke, type_)
         values = arguments(signature, order.args, order.values)
-        return lambda cell, leave: self._invoke(pre, cell, leave, name, signature, values, order.output_bytes)
+        return functools.partial(self._invoke, pre, order, signature, values)
 
-    def _command(self, pre: wasmtime.InstancePre, cell: Cell, leave: Leave) -> Ending:
-        cell.instantiate(pre)
-        cell.call(b"_start", (), (), (), leave)
-        return _DONE
+    def _command(self, trap_unknown: bool) -> Run:
+        pre = self._pre(trap_unknown)
+        type_ = self._functions.get("_start")
+        if type_ is None:
+            raise _not_exported("module", "is not a command: it has no _start", self._functions)
+        if type_.params or type_.results:
+            raise UnknownExport(
+                f"The module is not a command: {_core_signature('_start', type_)} takes or answers something."
+            )
+        where, leave = self.place.cell, self._leave
 
-    def _invoke(
-        self,
-        pre: wasmtime.InstancePre,
-        cell: Cell,
-        leave: Leave,
-        name: str,
-        signature: Signature,
-        values: list[Any],
-        limit: int,
-    ) -> Ending:
-        cell.instantiate(pre)
-        if self.needs_wasi and name != "_initialize" and self._has_initialize():
-            cell.call(b"_initialize", (), (), (), lambda: None)
+        def run() -> Ending:
+            where.instantiate(pre)
+            where.start(leave)
+            return _DONE
+
+        self._commands[trap_unknown] = run
+        return run
+
+    def _invoke(self, pre: wasmtime.InstancePre, order: RunOrder, signature: Signature, values: list[Any]) -> Ending:
+        assert order.invoke is not None
+        where = self.place.cell
+        where.instantiate(pre)
+        if self.needs_wasi and order.invoke != "_initialize" and self._has_initialize():
+            where.call(b"_initialize", (), (), (), lambda: None)
         kinds, results = [t.kind for _, t in signature.params], [t.kind for t in signature.results]
-        answers = cell.call(name.encode(), kinds, values, results, leave)
-        return Ending(value=_pack(None if not answers else answers[0] if len(answers) == 1 else answers, limit))
+        answers = where.call(order.invoke.encode(), kinds, values, results, self._leave)
+        value = None if not answers else answers[0] if len(answers) == 1 else answers
+        return Ending(value=_pack(value, order.output_bytes))
 
     def _has_initialize(self) -> bool:
         type_ = self._functions.get("_initialize")
         return type_ is not None and not type_.params and not type_.results
 
-    def memory_bytes(self, cell: Cell) -> int | None:
+    def memory_bytes(self) -> int | None:
         """The size of the exported memories, bytes; None where none is exported, or before there is an instance."""
-        if not self._memories or not cell.instantiated:
+        where = self.place.cell
+        if not self._memories or not where.instantiated:
             return None
-        return sum(cell.memory_size(name) for name in self._memories)
+        if len(self._memories) == 1:
+            return where.memory_size(self._memories[0])
+        return sum(where.memory_size(name) for name in self._memories)
 
     def close(self) -> None:
         """Free the module's code."""
@@ -168,25 +188,29 @@ def _core_signature(name: str, type_: wasmtime.FuncType) -> Signature:
 class ComponentGuest:
     """A loaded component."""
 
+    pooled = False
     shows_memory = False
     needs_wasi = True  # which interfaces it imports says little of what it needs in a store
 
-    def __init__(self, linkers: Linkers, path: str) -> None:
-        self._linkers = linkers
-        self._component = toolchain.load_component(linkers.engine, path)
+    def __init__(self, places: Places, path: str, leave: Leave) -> None:
+        """Raises BadArtifact."""
+        self.place = places.general
+        self._leave = leave
+        self._engine = self.place.engine
+        self._component = toolchain.load_component(self._engine, path)
         self._type = self._component.type
-        self._unknown = unknown_in_component(self._type, linkers.engine)
+        self._unknown = unknown_in_component(self._type, self._engine)
         self._trapping: wc.Linker | None = None  # made for this component once unknown imports may trap
         self._found: dict[str, wc.ExportIndex] = {}  # exported functions by name as invoked; "" is the command
         self._checked = False  # the command's type is as WASI has it
 
     def _linker(self, trap_unknown: bool) -> wc.Linker:
         if not self._unknown:
-            return self._linkers.component
+            return self.place.components
         if not trap_unknown:
             raise component_fault(self._unknown, "")
         if self._trapping is None:
-            linker = component_linker(self._linkers.engine)
+            linker = component_linker(self._engine)
             try:
                 linker.define_unknown_imports_as_traps(self._component)
             except wasmtime.WasmtimeError as error:
@@ -195,16 +219,15 @@ class ComponentGuest:
         return self._trapping
 
     def check(self, order: RunOrder) -> Run:
-        """Link and find the function; answers what runs it in a store. Raises UnknownImport, UnknownExport."""
+        """Link and find the function; answers what runs it. Raises UnknownImport, UnknownExport."""
         linker = self._linker(order.unknown_imports == "trap")
         index = self._found.get(order.invoke or "")
         if index is None:
             index = self._found[order.invoke or ""] = self._find(order.invoke)
-        return lambda cell, leave: self._run(linker, cell.store, leave, index, order)
+        return functools.partial(self._run, linker, index, order)
 
-    def _run(
-        self, linker: wc.Linker, store: wasmtime.Store, leave: Leave, index: wc.ExportIndex, order: RunOrder
-    ) -> Ending:
+    def _run(self, linker: wc.Linker, index: wc.ExportIndex, order: RunOrder) -> Ending:
+        store, leave = self.place.cell.store, self._leave
         try:
             instance = linker.instantiate(store, self._component)
         except wasmtime.WasmtimeError as error:
@@ -252,7 +275,7 @@ class ComponentGuest:
         return Ending(value=_pack(result, order.output_bytes))
 
     def _find(self, invoke: str | None) -> wc.ExportIndex:
-        exports = self._type.exports(self._linkers.engine)
+        exports = self._type.exports(self._engine)
         if invoke is None:
             for name in exports:
                 if name.startswith(_RUN):
@@ -281,10 +304,10 @@ class ComponentGuest:
             if isinstance(item, wc.FuncType):
                 names.append(name)
             elif isinstance(item, wc.ComponentInstanceType):
-                names.extend(f"{name}#{inner}" for inner in item.exports(self._linkers.engine))
+                names.extend(f"{name}#{inner}" for inner in item.exports(self._engine))
         return names
 
-    def memory_bytes(self, cell: Cell) -> int | None:
+    def memory_bytes(self) -> int | None:
         """None: a component shows none of its memories."""
         return None
 

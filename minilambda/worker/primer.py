@@ -36,7 +36,7 @@ ORDER: Final = RunOrder(
     output_bytes=1 << 20,
     unknown_imports="error",
 )
-"""A run of it."""
+"""A run of it, as ``cranelift`` compiled it."""
 
 
 def wasm() -> bytes:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 
 from minilambda.errors import MinilambdaError
+from minilambda.settings import COMPILERS
 from minilambda.worker import codec
 from minilambda.worker.channel import ChannelClosed, ChannelError
 from minilambda.worker.child import Child
@@ -31,10 +32,10 @@ _CLOSE_S = 5.0  # longest that ``close`` waits for processes to be gone, seconds
 class Processes:
     """The processes under one agent."""
 
-    def __init__(self, slots: int, compiler: str = "cranelift", compilers: int = 2) -> None:
+    def __init__(self, slots: int, choice: str = "tiered", compilers: int = 2) -> None:
         self.generation = 0  # grows whenever ``descriptors()`` changes
         self._slots = slots  # runners have the slots 0 to slots - 1
-        self._compiler = compiler  # "cranelift" or "winch"
+        self._choice = choice  # of compilers, one of settings.COMPILERS
         self._compilers = Compilers(compilers, lambda: CompilerHandle(self._next_number()), self._fork, self._report)
         self._template: TemplateHandle | None = None  # None: not started, or it could not be started again
         self._early_deaths = 0  # templates in a row that died young
@@ -69,6 +70,12 @@ class Processes:
 
     def readable(self, fd: int) -> list[ProcessEvent]:
         """Read a descriptor that is ready and tell what happened. Never raises for what a process does."""
+        child = self._by_fd.get(fd)
+        if child is not None:
+            events = child.hear()
+            if type(child) is not RunnerHandle or child.channel is None or (events and type(events[0]) is RunnerReady):
+                self._heard(child, fd, events)
+            return events
         if fd == self._doorbell:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fd)
@@ -76,8 +83,7 @@ class Processes:
             return events
         if self._template is not None and fd == self._template.channel.fileno():
             return self._hear_template(self._template)
-        child = self._by_fd.get(fd)
-        return self._hear(child) if child else []
+        return []
 
     @property
     def walls(self) -> tuple[str, ...]:
@@ -130,9 +136,9 @@ class Processes:
         """Stop compiling a module, or waiting for it; CompileFinished with ``compile_limit`` follows."""
         self._compilers.stop(digest)
 
-    def take_artifact(self, digest: str) -> int:
+    def take_artifact(self, digest: str, compiler: str) -> int:
         """A sealed memfd with a compiled module, which the caller owns. Raises KeyError when there is none."""
-        return self._compilers.take_artifact(digest)
+        return self._compilers.take_artifact(digest, compiler)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -176,7 +182,7 @@ class Processes:
 
     def _launch(self) -> None:
         delay = 0.0 if self._early_deaths == 0 else min(_YOUNG_S, 0.1 * 2.0**self._early_deaths)
-        self._template = TemplateHandle(self._compiler, delay)
+        self._template = TemplateHandle(COMPILERS[self._choice], delay)
         self._unanswered = 0
         self.generation += 1
 
@@ -208,16 +214,15 @@ class Processes:
                 child.far_end.close()
                 self._unanswered += 1
 
-    def _hear(self, child: Child) -> list[ProcessEvent]:
-        fd = child.channel.fileno() if child.channel else -1
-        events = child.hear()
-        if child.channel is None and self._by_fd.pop(fd, None) is not None:
+    def _heard(self, child: Child, fd: int, events: list[ProcessEvent]) -> None:
+        """What a child said may matter to more than the core."""
+        if child.channel is None:
+            self._by_fd.pop(fd, None)
             self.generation += 1
         if isinstance(child, CompilerHandle):
             self._compilers.keep(child, events)
         elif events and isinstance(events[0], RunnerReady):
             self._compilers.rest()  # not before: at the start of a worker, nothing is more urgent than its runners
-        return events
 
     def _hear_template(self, template: TemplateHandle) -> list[ProcessEvent]:
         events: list[ProcessEvent] = []

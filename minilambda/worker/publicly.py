@@ -1,4 +1,4 @@
-"""A run by wasmtime's public interface only: what ``engine.Cell`` does, where its short way is missing."""
+"""A run by wasmtime's public interface only: what ``cell.Cell`` does, where its short way is missing."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import wasmtime
 
 
 class Cell:
-    """As ``engine.Cell``, and twice as slow."""
+    """As ``cell.Cell``, and twice as slow."""
 
-    def __init__(self, engine: wasmtime.Engine, stdout_path: bytes, stderr_path: bytes) -> None:
+    def __init__(self, engine: wasmtime.Engine) -> None:
         self._engine = engine
-        self._paths = (stdout_path.decode(), stderr_path.decode())
         self._store: wasmtime.Store | None = None  # None: closed
         self._wasi: wasmtime.WasiConfig | None = None
         self._instance: wasmtime.Instance | None = None
         self._stdin: int | None = None  # memfd with the guest's input, to be closed
 
-    def open(self) -> None:
+    def open(self, paths: tuple[bytes, bytes] | None) -> None:
         self.close()
         self._wasi = wasmtime.WasiConfig()
-        self._wasi.stdout_file, self._wasi.stderr_file = self._paths
+        if paths is None:
+            self._wasi.inherit_stdout()
+            self._wasi.inherit_stderr()
+        else:
+            self._wasi.stdout_file, self._wasi.stderr_file = (path.decode() for path in paths)
         self._store = wasmtime.Store(self._engine)
 
     def close(self) -> None:
@@ -62,6 +65,13 @@ class Cell:
 
     def instantiate(self, pre: wasmtime.InstancePre) -> None:
         self._instance = pre.instantiate(self.store)
+
+    def start(self, failed: Callable[[], None]) -> None:
+        try:
+            self._export(b"_start")(self.store)
+        except BaseException:
+            failed()
+            raise
 
     def call(
         self,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from minilambda.errors import sentence_for
 from minilambda.fields import MAX_FRAME
-from minilambda.messages import Done, ErrorInfo, JobRef, Result, Usage, body_handle
+from minilambda.messages import ErrorInfo, JobRef, Usage, body_handle
 from minilambda.worker.events import Outcome, RunnerDied
 from minilambda.worker.jobs import InvariantError, Job
 from minilambda.worker.sentences import past_deadline, past_output
@@ -22,45 +22,53 @@ class Finished:
     """A result that the broker has not acknowledged."""
 
     ref: JobRef
-    result: Result
+    state: str  # "completed", "failed" or "cancelled"
+    exit_code: int | None  # the guest's own
+    error: ErrorInfo | None  # None when completed
+    usage: Usage
+    tier: str  # "compiled", "disk" or "warm"; "" when its guest never began
     stdout: bytes = b""
     stderr: bytes = b""
     value: bytes = b""
+    size: int = 0  # of these bodies together, bytes
     at: float = 0.0  # when the job ended, or when the broker last fetched of its bodies, seconds
-    bodies: dict[str, bytes] = field(default_factory=dict)  # handle to body, for those that are fetched
+    bodies: dict[str, bytes] | None = None  # handle to body, for those that are fetched; None: they rode along
 
 
 def ended(job: Job, code: str, message: str, now: float | None = None) -> Finished:
     """A job that ended before its guest began, or while nobody could say how it ran."""
     state = "cancelled" if code == "cancelled" else "failed"
     usage = Usage(
-        queued_ms=_queued(job, now),
+        queued_ms=max(0.0, job.started - job.received - job.fetched - job.compiled) * 1000 if job.started else 0.0,
         fetch_ms=job.fetched * 1000,
         compile_ms=job.compiled * 1000,
         run_ms=max(0.0, now - job.started) * 1000 if now is not None else 0.0,
+        compiler=job.compiler if job.begun else "",
     )
-    tier = job.tier if job.begun else ""
     error = ErrorInfo(code, message or sentence_for(code))
-    return Finished(job.ref, Result(state, None, error, usage, tier, "", job.ref.attempt))
+    return Finished(job.ref, state, None, error, usage, job.tier if job.begun else "")
 
 
 def from_outcome(job: Job, outcome: Outcome) -> Finished:
     """A job whose runner reported how the guest ended."""
+    code, message, exit_code, value, stdout, stderr, trap, backtrace, load_ms, run_ms, cpu_ms, peak = outcome
+    queued = job.started - job.received - job.fetched - job.compiled
     usage = Usage(
-        queued_ms=_queued(job, job.started),
+        queued_ms=queued * 1000 if queued > 0.0 else 0.0,
         fetch_ms=job.fetched * 1000,
         compile_ms=job.compiled * 1000,
-        load_ms=outcome.load_ms,
-        run_ms=outcome.run_ms,
-        cpu_ms=outcome.cpu_ms,
-        peak_memory_bytes=outcome.peak_memory_bytes,
+        load_ms=load_ms,
+        run_ms=run_ms,
+        cpu_ms=cpu_ms,
+        peak_memory_bytes=peak,
+        compiler=job.compiler,
     )
-    error = None
-    if outcome.code is not None:
-        error = ErrorInfo(outcome.code, outcome.message, outcome.trap, outcome.backtrace)
-    state = "completed" if error is None else "failed"
-    result = Result(state, outcome.exit_code, error, usage, job.tier, "", job.ref.attempt)
-    return Finished(job.ref, result, outcome.stdout, outcome.stderr, outcome.value or b"")
+    value = value or b""
+    size = len(stdout) + len(stderr) + len(value)
+    if code is None:
+        return Finished(job.ref, "completed", exit_code, None, usage, job.tier, stdout, stderr, value, size)
+    error = ErrorInfo(code, message, trap, backtrace)
+    return Finished(job.ref, "failed", exit_code, error, usage, job.tier, stdout, stderr, value, size)
 
 
 def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
@@ -74,23 +82,15 @@ def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
     finished = ended(job, code, message, now)
     finished.stdout = event.stdout[: limits.output_bytes]
     finished.stderr = event.stderr[: max(0, limits.output_bytes - len(finished.stdout))]
+    finished.size = len(finished.stdout) + len(finished.stderr)
     return finished
 
 
-def done(finished: Finished, result: Result, session: int, queue: int, seen: int) -> Done:
-    """The message for a result; large bodies are withheld and stay with ``finished`` to be fetched."""
+def withhold(finished: Finished) -> dict[str, int]:
+    """The bodies of a result, which are to be fetched: name to size."""
     bodies = {"stdout": finished.stdout, "stderr": finished.stderr, "value": finished.value}
-    if sum(map(len, bodies.values())) <= INLINE:
-        return Done(session, finished.ref, queue, seen, result, {}, *bodies.values())
     finished.bodies = {body_handle(finished.ref, name): body for name, body in bodies.items() if body}
-    withheld = {name: len(body) for name, body in bodies.items() if body}
-    return Done(session, finished.ref, queue, seen, result, withheld)
-
-
-def _queued(job: Job, until: float | None) -> float:
-    if until is None or not job.started:
-        return 0.0
-    return max(0.0, (job.started - job.received - job.fetched - job.compiled) * 1000)
+    return {name: len(body) for name, body in bodies.items() if body}
 
 
 SAFE_FOR = 20.0
@@ -133,20 +133,20 @@ class Kept:
 
     def add(self, finished: Finished, now: float) -> None:
         """Raises ``InvariantError`` for a job that has ended already."""
-        if self.get(finished.ref) is not None:
-            raise InvariantError(f"{finished.ref} ended twice.")
+        ref = finished.ref
+        if ref in self._by_ref or ref in self._safe:
+            raise InvariantError(f"{ref} ended twice.")
         finished.at = now
-        self._by_ref[finished.ref] = finished
+        self._by_ref[ref] = finished
 
     def acknowledge(self, ref: JobRef, now: float, stale: bool = False) -> None:
         """The result is safe with the broker, or ``stale``: nobody wants it."""
         if stale:
             self._safe.pop(ref, None)
         finished = self._by_ref.pop(ref, None)
-        if finished is None or stale or finished.result.state == "cancelled":
+        if finished is None or stale or finished.state == "cancelled":
             return
-        size = len(finished.stdout) + len(finished.stderr) + len(finished.value)
-        if size <= MAX_SAFE_BYTES:
+        if finished.size <= MAX_SAFE_BYTES:
             finished.at = now
             self._safe[ref] = finished
             if len(self._safe) > MAX_SAFE:
@@ -155,7 +155,7 @@ class Kept:
     def body(self, handle: str, now: float) -> bytes:
         """The body of a handle, its result kept anew from now; empty when there is none."""
         for finished in self._by_ref.values():
-            if handle in finished.bodies:
+            if finished.bodies and handle in finished.bodies:
                 finished.at = now
                 self._by_ref.move_to_end(finished.ref)
                 return finished.bodies[handle]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Mapping
 
 from minilambda.worker import codec, walls
 from minilambda.worker.channel import MAX_SPILL, Channel
 from minilambda.worker.guest import GuestHost
+from minilambda.worker.places import Places
 from minilambda.worker.toolchain import BadArtifact
 
 _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this many
@@ -21,12 +23,14 @@ _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this ma
 class Runner:
     """The loop of a runner process."""
 
-    def __init__(self, channel: Channel, stdout_fd: int, stderr_fd: int, primer_fd: int, compiler: str) -> None:
+    def __init__(
+        self, channel: Channel, stdout_fd: int, stderr_fd: int, primer_fd: int, places: Mapping[str, Places]
+    ) -> None:
         self._channel = channel
         self._stdout_fd = stdout_fd  # memfd that receives the guest's standard output
         self._stderr_fd = stderr_fd  # memfd that receives the guest's standard error
         self._primer_fd = primer_fd  # the primer's artifact
-        self._compiler = compiler  # "cranelift" or "winch": what the artifacts were made by
+        self._places = places  # where guests run, by compiler; the primer's is the first one's
 
     def serve(self) -> None:
         """Raise the walls, then carry out orders until the agent closes the channel.
@@ -35,9 +39,11 @@ class Runner:
         """
         walls.set_name("ml-runner")
         raised = walls.raise_walls()
-        host = GuestHost(self._stdout_fd, self._stderr_fd, self._compiler)
+        host = GuestHost(self._stdout_fd, self._stderr_fd, self._places, standard=True)
         host.prime(f"/proc/self/fd/{self._primer_fd}")
-        os.close(self._primer_fd)
+        for fd in (self._primer_fd, self._stdout_fd, self._stderr_fd):
+            os.close(fd)
+        self._channel.before_spill = host.lift_limits
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -7,9 +7,12 @@ beside the loop's is the one inside ``stores``, which writes artifacts to disk.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import gc
 import logging
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -26,30 +29,32 @@ from minilambda import messages as m
 from minilambda import sockets, wire
 from minilambda._version import __version__
 from minilambda.fields import MAX_FRAME
-from minilambda.settings import WorkerSettings
+from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import actions as a
+from minilambda.worker import toolchain
 from minilambda.worker.core import Core
-from minilambda.worker.events import CompileFinished, ProcessEvent
+from minilambda.worker.dealer import Dealer
+from minilambda.worker.entry import Entry
+from minilambda.worker.events import CompileFinished
 from minilambda.worker.processes import Processes
 from minilambda.worker.stores import WasmFiles, open_artifacts
-from minilambda.worker.toolchain import fingerprint
 from minilambda.worker.words import Identity
 
 log = logging.getLogger("minilambda.worker")
 
-COMPILER = "cranelift"
-"""The compiler whose artifacts this worker makes and runs."""
-
 BATCH = 64
-"""Messages taken from the socket before the time is looked at again."""
-
-UNANSWERED = 3
-"""Registrations in a row without an answer after which people are told."""
+"""Descriptors that are looked at in one turn."""
 
 OUTBOX = 4096
 """Messages that wait for a broker that does not take them, at most; then the connection is made anew."""
 
-_ACCEPTED = wire.by_name(m.BROKER_MESSAGES)
+RETRY = 0.05
+"""What the broker did not take is tried again after so long, seconds."""
+
+LONGEST = 3600.0
+"""No wait is longer, seconds."""
+
+_ACCEPTED = wire.by_name((*m.BROKER_MESSAGES, m.Refused))
 _MAX_BODY = 8 * MAX_FRAME
 
 
@@ -64,24 +69,27 @@ class Worker:
         cache_dir: Path,
         on_registered: Callable[[], None] | None = None,
         on_unanswered: Callable[[], None] | None = None,
+        entry: Entry | None = None,
     ) -> None:
+        settings = dataclasses.replace(settings, compiler=toolchain.available(settings.compiler))
         identity = Identity(uuid.uuid4().hex, name, __version__, socket.gethostname()[:128], os.getpid())
         self._core = Core(settings, identity, random.random)
         self._endpoint = endpoint
         self._on_registered = on_registered
-        self._on_unanswered = on_unanswered
-        self._told = False  # that no broker answers, since the last registration
+        self._entry = entry or Entry(endpoint)
+        self._entry.on_unanswered = on_unanswered
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket: zmq.Socket[bytes] | None = None
-        self._outbox: list[list[bytes]] = []  # could not be sent yet
-        self._processes = Processes(settings.slots, COMPILER, settings.compilers)
-        self._artifacts = open_artifacts(cache_dir, fingerprint(COMPILER), settings.cache_bytes)
+        self._dealer: Dealer | None = None
+        self._outbox: deque[list[bytes]] = deque()  # messages of this turn, or that could not be sent yet
+        self._processes = Processes(settings.slots, settings.compiler, settings.compilers)
+        marks = {compiler: toolchain.fingerprint(compiler) for compiler in COMPILERS[settings.compiler]}
+        self._artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
         self._wasm = WasmFiles()
-        self._poller = zmq.Poller()
-        self._polled: set[int] = set()  # descriptors of the processes in the poller
-        self._generation = -1  # of the processes' descriptors in the poller
+        self._epoll = select.epoll()
+        self._polled: set[int] = set()  # descriptors of the processes that are polled
+        self._generation = -1  # of the processes' descriptors that are polled
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._actions: deque[a.Action] = deque()  # decided and not carried out, the present one first
+        self._wait = 0.0  # how long the next turn may wait for something to happen, seconds
         self._stopping = False
 
     # --- life ---
@@ -91,9 +99,11 @@ class Worker:
         sockets.seed_libzmq()
         self._connect()
         self._processes.start()
-        self._poller.register(self._signals, zmq.POLLIN)
+        self._epoll.register(self._signals, select.EPOLLIN)
+        gc.collect()
+        gc.freeze()  # what is there by now stays: no collection needs to look at it
         try:
-            self._carry_out(self._core.start())
+            self._carry_out(self._core.start(), time.monotonic())
             while not self._stopping:
                 self._turn()
         finally:
@@ -105,146 +115,139 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             os.write(self._signal_writer, b"d")
 
-    def _connect(self) -> None:
-        if self._socket is not None:
-            self._poller.unregister(self._socket)
-            self._socket.close(linger=0)
-        self._socket = self._context.socket(zmq.DEALER)
-        sockets.common_options(self._socket, self._endpoint)
-        sockets.connecting_options(self._socket)
-        self._socket.connect(self._endpoint)
-        self._poller.register(self._socket, zmq.POLLIN)
+    def _connect(self) -> Dealer:
+        if self._dealer is not None:
+            self._epoll.unregister(self._dealer.fd)
+            self._dealer.close(0)
+        self._dealer = Dealer(self._context, self._endpoint, self._entry)
+        self._epoll.register(self._dealer.fd, select.EPOLLIN)
         self._outbox.clear()
+        return self._dealer
 
     def _close(self) -> None:
         self._flush()
         self._processes.close()
         self._artifacts.close()
         self._wasm.close()
-        if self._socket is not None:
-            self._socket.close(linger=1000)
+        if self._dealer is not None:
+            self._dealer.close(1000)
         self._context.term()
+        self._epoll.close()
         os.close(self._signals)
         os.close(self._signal_writer)
 
     # --- the loop ---
 
     def _turn(self) -> None:
+        """Waits for something to happen, and does all that follows from it.
+
+        What the runners say is acted on first, then one message, and at last all that is to be told the broker is sent:
+        a free runner waits for its next order, and one wake-up of libzmq's thread serves all that is sent.
+        """
+        core, dealer = self._core, self._dealer or self._connect()
         if self._generation != self._processes.generation:
             self._watch_processes()
-        for source, _ in self._poller.poll(self._patience()):
-            if source is self._socket:
-                self._receive()
-            elif source == self._signals:
+        waiting = dealer.waiting()
+        ready = self._epoll.poll(0.0 if waiting else self._wait, BATCH)
+        now = time.monotonic()  # for the whole turn: what is due is late by as much as a turn takes, at most
+        for fd, _ in ready:
+            if fd == dealer.fd:
+                waiting = True
+            elif fd == self._signals:
                 for _ in os.read(self._signals, 64):
-                    self._handle(a.Drain())
+                    self._carry_out(core.handle(a.Drain(), now), now)
             else:
-                for event in self._processes.readable(source):
-                    self._process_event(event)
-        self._carry_out(self._core.tick(time.monotonic()))
-        self._flush()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Say once for each time without a broker that none answers."""
-        unanswered = not self._core.link.session and self._core.link.tries >= UNANSWERED
-        if unanswered and not self._told and self._on_unanswered:
-            self._on_unanswered()
-        self._told = unanswered
-
-    def _patience(self) -> int | None:
-        """How long to poll, milliseconds."""
-        deadline = self._core.next_deadline()
-        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                for event in self._processes.readable(fd):
+                    if type(event) is CompileFinished and event.code is None:
+                        self._adopt(event)
+                    self._carry_out(core.handle(event, now), now)
+        if waiting:
+            self._receive(dealer, now)
+        if now >= core.due:
+            self._carry_out(core.tick(now), now)
+            self._entry.tell(core.link)
+        wait = core.due - now  # below zero where an action of the tick was answered at once
+        self._wait = 0.0 if wait < 0.0 else wait if wait < LONGEST else LONGEST
         if self._outbox:
-            wait = min(0.05, wait if wait is not None else 0.05)
-        return None if wait is None else int(wait * 1000) + 1 if wait > 0 else 0
+            self._flush()
 
     def _watch_processes(self) -> None:
         self._generation = self._processes.generation
         now = set(self._processes.descriptors())
         for fd in self._polled - now:
-            self._poller.unregister(fd)
-        for fd in now - self._polled:
-            self._poller.register(fd, zmq.POLLIN)
+            with contextlib.suppress(OSError):  # closed meanwhile, as a rule
+                self._epoll.unregister(fd)
+        for fd in now:
+            with contextlib.suppress(FileExistsError):  # a known number may stand for another process by now
+                self._epoll.register(fd, select.EPOLLIN)
         self._polled = now
 
-    def _receive(self) -> None:
-        assert self._socket is not None
-        for _ in range(BATCH):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            parts = wire.split_envelope(frames)
-            if parts is None:
-                log.warning("dropped a message without a delimiter")
-                continue
-            try:
-                message = wire.decode(parts[1], _ACCEPTED, _MAX_BODY)
-            except wire.Malformed as error:
-                log.warning("dropped a message: %s", error.error.message)
-                continue
-            before = self._core.link.session
-            self._handle(a.Received(message))
-            if self._core.link.session and not before and self._on_registered:
+    def _receive(self, dealer: Dealer, now: float) -> None:
+        """Acts on the next message of the broker's."""
+        frames = dealer.receive()
+        if not frames:
+            return
+        if frames[0]:
+            log.warning("dropped a message without a delimiter")
+            return
+        try:
+            message = wire.decode(frames[1:], _ACCEPTED, _MAX_BODY)
+        except wire.Malformed as error:
+            log.warning("dropped a message: %s", error.error.message)
+            return
+        if type(message) is m.Refused:
+            self._entry.refuse(message.message)
+            return
+        before = self._core.link.session
+        self._carry_out(self._core.receive(message, now), now)
+        if not before and self._core.link.session:
+            self._entry.taken()
+            if self._on_registered:
                 self._on_registered()
 
-    def _process_event(self, event: ProcessEvent) -> None:
-        if isinstance(event, CompileFinished) and event.code is None:
-            fd = self._processes.take_artifact(event.digest)
-            self._artifacts.adopt(event.digest, event.component, fd)
-        self._handle(event)
+    def _adopt(self, event: CompileFinished) -> None:
+        fd = self._processes.take_artifact(event.digest, event.compiler)
+        self._artifacts.adopt(event.digest, event.compiler, event.component, fd)
 
-    def _handle(self, event: a.Event) -> None:
-        self._carry_out(self._core.handle(event, time.monotonic()))
-
-    def _carry_out(self, actions: list[a.Action]) -> None:
+    def _carry_out(self, actions: list[a.Action], now: float) -> None:
         """Carries out in the order of the core's decisions, those too that follow from an answer on the way."""
-        self._actions.extend(actions)
-        if len(self._actions) > len(actions):
-            return  # the call that began them goes on to these
-        while self._actions:
-            action = self._actions[0]
-            self._ACTIONS[type(action)](self, action)
-            self._actions.popleft()
+        for action in actions:
+            answer = self._ACTIONS[type(action)](self, action)
+            if answer is not None:
+                actions += self._core.handle(answer, now)  # the loop goes on to these
 
-    # --- actions ---
+    # --- actions: what answers one of them at once is returned ---
 
     def _send(self, action: a.Send) -> None:
-        frames = [b"", *wire.encode(action.message)]
-        if isinstance(action.message, m.Register):
-            self._outbox.clear()  # it tells all that is still true, and one registration is enough
-        if self._outbox or not self._try_send(frames):
-            self._outbox.append(frames)
-            if len(self._outbox) > OUTBOX:
-                log.warning("the broker takes no messages; connecting again")
+        message = action.message
+        if type(message) is m.Register:
+            if self._entry.broken:
                 self._connect()
-
-    def _try_send(self, frames: list[bytes]) -> bool:
-        assert self._socket is not None
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+            self._outbox.clear()  # it tells all that is still true, and one registration is enough
+        self._outbox.append(wire.encode(message))
 
     def _flush(self) -> None:
-        while self._outbox and self._try_send(self._outbox[0]):
-            del self._outbox[0]
+        dealer = self._dealer or self._connect()
+        while self._outbox and dealer.send(self._outbox[0]):
+            self._outbox.popleft()
+        if self._outbox:
+            self._wait = min(self._wait, RETRY)
+        if len(self._outbox) > OUTBOX:
+            log.warning("the broker takes no messages; connecting again")
+            self._connect()
 
     def _reconnect(self, action: a.Reconnect) -> None:
         log.warning("the broker is silent; connecting again")
         self._connect()
 
-    def _find_artifact(self, action: a.FindArtifact) -> None:
-        self._handle(self._artifacts.find(action.digest))
+    def _find_artifact(self, action: a.FindArtifact) -> a.Event:
+        return self._artifacts.find(action.digest, action.compilers)
 
     def _release_artifact(self, action: a.ReleaseArtifact) -> None:
-        self._artifacts.release(action.digest)
+        self._artifacts.release(action.digest, action.compiler)
 
     def _drop_artifact(self, action: a.DropArtifact) -> None:
-        self._artifacts.drop(action.digest, action.corrupt)
+        self._artifacts.drop(action.digest, action.compiler, action.corrupt)
 
     def _keep_wasm(self, action: a.KeepWasm) -> None:
         self._wasm.keep(action.digest, action.offset, action.data)
@@ -263,19 +266,19 @@ class Worker:
 
     def _start_run(self, action: a.StartRun) -> None:
         order = action.order
-        artifact = self._artifacts.descriptor(order.digest) if order.load else None
+        artifact = self._artifacts.descriptor(order.digest, order.compiler) if order.load else None
         self._processes.run(action.slot, order, artifact)
 
     def _kill(self, action: a.Kill) -> None:
         self._processes.kill(action.slot)
 
-    def _look(self, action: a.Look) -> None:
-        self._handle(self._processes.look(action.slot))
+    def _look(self, action: a.Look) -> a.Event:
+        return self._processes.look(action.slot)
 
     def _exit(self, action: a.Exit) -> None:
         self._stopping = True
 
-    _ACTIONS: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+    _ACTIONS: ClassVar[dict[type, Callable[[Any, Any], a.Event | None]]] = {
         a.Send: _send,
         a.Reconnect: _reconnect,
         a.FindArtifact: _find_artifact,
@@ -300,15 +303,16 @@ def run_worker(
     cache_dir: Path,
     on_registered: Callable[[str], None] | None = None,
     on_unanswered: Callable[[], None] | None = None,
+    entry: Entry | None = None,
 ) -> int:
     """Runs a worker in this process until SIGTERM or SIGINT drains it; a second signal ends it at once.
 
     ``on_registered`` is called with the worker's name each time the broker has taken it in, ``on_unanswered`` when
-    none has answered for some seconds. Returns the exit code. Raises ``MinilambdaError`` when the platform or the cache
-    directory can't serve.
+    none has answered for some seconds; ``entry`` has the keys. Returns the exit code. Raises ``MinilambdaError`` when
+    the platform or the cache directory can't serve.
     """
     tell = (lambda: on_registered(name)) if on_registered else None
-    worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered)
+    worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered, entry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.request_drain())
     if sys.platform == "linux":

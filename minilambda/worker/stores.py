@@ -1,8 +1,9 @@
-"""What the agent's shell holds for the core under a digest: open artifacts, and wasm on its way to the compiler."""
+"""What the agent's shell holds for the core: open artifacts, and wasm on its way to the compiler."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from minilambda.worker.actions import ArtifactAbsent, ArtifactFound, ArtifactLocked
@@ -16,57 +17,63 @@ LOST = -1
 
 
 class Artifacts:
-    """The artifacts at hand, each an open descriptor, and the cache on disk behind them."""
+    """The artifacts at hand, each an open descriptor, and the caches on disk behind them, one for each compiler."""
 
-    def __init__(self, cache: ArtifactCache) -> None:
-        self._cache = cache
-        self._open: dict[str, int] = {}  # digest to descriptor
+    def __init__(self, caches: Mapping[str, ArtifactCache]) -> None:
+        self._caches = caches
+        self._open: dict[tuple[str, str], int] = {}  # digest and compiler to descriptor
 
     @property
     def problem(self) -> str | None:
         """Why the disk is of no use, for people; None when it works."""
-        return self._cache.problem
+        return next((cache.problem for cache in self._caches.values() if cache.problem), None)
 
-    def find(self, digest: str) -> ArtifactFound | ArtifactAbsent | ArtifactLocked:
-        """An artifact on disk, or the right to make it, or word that another worker makes it."""
+    def find(self, digest: str, compilers: tuple[str, ...]) -> ArtifactFound | ArtifactAbsent | ArtifactLocked:
+        """An artifact on disk by one of the compilers, the first one's before the others'.
+
+        Else the right to make the last one's, or word that another worker makes it.
+        """
+        last = compilers[-1]
         for locked in (False, True):
-            found = self._cache.find(digest)
-            if found is not None:
-                if locked:
-                    self._cache.unlock(digest)
-                self._hold(digest, found.fd)
-                return ArtifactFound(digest, found.component)
-            if not locked and not self._cache.lock(digest):
+            for compiler in compilers:
+                found = self._caches[compiler].find(digest)
+                if found is not None:
+                    if locked:
+                        self._caches[last].unlock(digest)
+                    self._hold(digest, compiler, found.fd)
+                    return ArtifactFound(digest, compiler, found.component)
+            if not locked and not self._caches[last].lock(digest):
                 return ArtifactLocked(digest)
-        return ArtifactAbsent(digest)
+        return ArtifactAbsent(digest, last)
 
-    def release(self, digest: str) -> None:
+    def release(self, digest: str, compiler: str) -> None:
         """Gives back the right to make an artifact."""
-        self._cache.unlock(digest)
+        self._caches[compiler].unlock(digest)
 
-    def adopt(self, digest: str, component: bool, fd: int) -> None:
+    def adopt(self, digest: str, compiler: str, component: bool, fd: int) -> None:
         """Takes a new artifact: at hand now, on disk and unlocked soon."""
-        self._hold(digest, fd)
-        self._cache.store_later(digest, component, fd)
+        self._hold(digest, compiler, fd)
+        self._caches[compiler].store_later(digest, component, fd)
 
-    def descriptor(self, digest: str) -> int:
-        return self._open[digest]
+    def descriptor(self, digest: str, compiler: str) -> int:
+        return self._open[digest, compiler]
 
-    def drop(self, digest: str, corrupt: bool) -> None:
-        fd = self._open.pop(digest, None)
+    def drop(self, digest: str, compiler: str, corrupt: bool) -> None:
+        fd = self._open.pop((digest, compiler), None)
         if fd is not None:
             os.close(fd)
         if corrupt:
-            self._cache.discard(digest)
+            self._caches[compiler].discard(digest)
 
     def close(self) -> None:
-        self._cache.close(CLOSE_PATIENCE)
-        for digest in list(self._open):
-            self.drop(digest, corrupt=False)
+        for cache in self._caches.values():
+            cache.close(CLOSE_PATIENCE)
+        for digest, compiler in list(self._open):
+            self.drop(digest, compiler, corrupt=False)
 
-    def _hold(self, digest: str, fd: int) -> None:
-        self.drop(digest, corrupt=False)
-        self._open[digest] = fd
+    def _hold(self, digest: str, compiler: str, fd: int) -> None:
+        self.drop(digest, compiler, corrupt=False)
+        self._open[digest, compiler] = fd
 
 
 class WasmFiles:
@@ -101,6 +108,9 @@ class WasmFiles:
             self.drop(digest)
 
 
-def open_artifacts(directory: Path, fingerprint: str, max_bytes: int) -> Artifacts:
-    """The artifacts under a directory. Raises ``CacheError`` when it can't be trusted."""
-    return Artifacts(ArtifactCache(directory, fingerprint, max_bytes))
+def open_artifacts(directory: Path, fingerprints: Mapping[str, str], max_bytes: int) -> Artifacts:
+    """The artifacts under a directory; ``fingerprints`` names the configuration of each compiler.
+
+    Raises ``CacheError`` when the directory can't be trusted.
+    """
+    return Artifacts({name: ArtifactCache(directory, mark, max_bytes) for name, mark in fingerprints.items()})

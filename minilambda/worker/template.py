@@ -1,7 +1,8 @@
 """The template process: it has imported wasmtime, and forks runners and compilers from itself in milliseconds.
 
-It makes no Engine and no thread, since neither survives a fork. It never sees a guest's bytes, trusts the agent,
-and dies with it. ``python -m minilambda.worker.template`` is started by ``processes`` only.
+It has made the engines too, whose memory its children then share. But it neither compiles nor runs anything: that
+starts threads, and threads do not survive a fork. It never sees a guest's bytes, trusts the agent, and dies with it.
+``python -m minilambda.worker.template`` is started by ``processes`` only.
 
 Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id]`` with that of a
 compiler's channel. Messages to it: ``["started", id, pid]`` with a pidfd, ``["failed", id, why]``,
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from minilambda.errors import MinilambdaError
-from minilambda.worker import codec, compiler, primer, runner, walls
+from minilambda.worker import codec, compiler, places, primer, runner, walls
 from minilambda.worker.channel import Channel, ChannelClosed
 
 FAILED = 70
@@ -35,11 +36,11 @@ MAX_FDS = 4
 class Template:
     """The loop of the template process."""
 
-    def __init__(self, channel: Channel, compiler_name: str) -> None:
+    def __init__(self, channel: Channel, compilers: tuple[str, ...]) -> None:
         self._channel = channel
-        self._compiler_name = compiler_name  # "cranelift" or "winch"
-        self._primer_fd = primer.artifact(compiler_name)
-        self._primer_wasm = primer.wasm()
+        self._compilers = compilers  # the fastest code first, the quickest compilation last
+        self._primer_fd = primer.artifact(compilers[0])
+        self._places = places.make_places(compilers)
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> the agent's id of the child, pid
         self._poll = select.poll()
@@ -93,11 +94,11 @@ class Template:
             if kind == "runner":
                 walls.close_all_but([*fds, self._primer_fd])
                 channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=1)
-                work = runner.Runner(channel, fds[1], fds[2], self._primer_fd, self._compiler_name).serve
+                work = runner.Runner(channel, fds[1], fds[2], self._primer_fd, self._places).serve
             else:
                 walls.close_all_but(fds)
                 channel = Channel(socket.socket(fileno=fds[0]), max_fds=2)
-                work = compiler.Compiler(channel, self._compiler_name, self._primer_wasm).serve
+                work = compiler.Compiler(channel, self._compilers[-1]).serve
             status = _attempt(channel, work)
         finally:
             # The interpreter's own shutdown trips over the threads that wasmtime has started.
@@ -134,14 +135,15 @@ def _how(exitcode: int) -> str:
         return f"killed by signal {-exitcode}"
 
 
-def main(agent: int, fd: int, compiler_name: str, delay: float) -> None:
+def main(agent: int, fd: int, compilers: tuple[str, ...], delay: float) -> None:
     """Be the template of the process ``agent``, over the channel ``fd``, after ``delay`` seconds."""
     walls.die_with_parent(agent)
     walls.ignore_stops()
     walls.set_name("ml-template")
     walls.forget_environment()
+    walls.deepen_stack()
     time.sleep(delay)  # here, where nobody waits: the agent must not, and it can kill this process meanwhile
-    template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compiler_name)
+    template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compilers)
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages shared with the children
     template.serve()
@@ -149,6 +151,6 @@ def main(agent: int, fd: int, compiler_name: str, delay: float) -> None:
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+        main(int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), float(sys.argv[4]))
     except MinilambdaError as error:
         sys.exit(error.message)

@@ -18,6 +18,9 @@ from minilambda.errors import MinilambdaError
 MAX_DESCRIPTORS = 64
 """Descriptors that a walled process may have open (RLIMIT_NOFILE)."""
 
+STACK = 16 << 20
+"""The stack of a walled process's main thread, bytes (RLIMIT_STACK)."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -62,6 +65,17 @@ def forget_environment() -> None:
     if os.environ:
         os.environ.clear()
     _libc.clearenv()
+
+
+def deepen_stack() -> None:
+    """Room for what guests may have of the main thread's stack, and for us above it, as far as we may have it.
+
+    The children of this process inherit that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft != resource.RLIM_INFINITY and soft < STACK:
+        wanted = STACK if hard == resource.RLIM_INFINITY else min(STACK, hard)
+        resource.setrlimit(resource.RLIMIT_STACK, (max(soft, wanted), hard))
 
 
 def close_all_but(keep: Iterable[int]) -> None:

@@ -6,11 +6,12 @@ Every word but the first states the queue length as of the last dispatch that ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from minilambda import messages as m
 from minilambda.fields import MAX_FRAME
 from minilambda.settings import WorkerSettings
+from minilambda.worker import actions as a
 from minilambda.worker import results
 from minilambda.worker.execution import Execution
 from minilambda.worker.link import Link
@@ -31,7 +32,7 @@ class Identity:
 
 
 class Words:
-    """The messages of one worker. ``say`` sends one; only ``register`` speaks without a session."""
+    """The messages of one worker, for ``emit`` to send. Only ``register`` speaks without a session."""
 
     def __init__(
         self,
@@ -40,14 +41,14 @@ class Words:
         link: Link,
         execution: Execution,
         finished: results.Kept,
-        say: Callable[[m.Message], None],
+        emit: Callable[[a.Send], None],
     ) -> None:
         self._identity = identity
         self._settings = settings
         self._link = link
         self._execution = execution
         self._finished = finished
-        self._say = say
+        self._emit = emit
 
     def register(self, draining: bool, now: float) -> None:
         who = self._identity
@@ -64,7 +65,7 @@ class Words:
             held=tuple(self._execution.jobs)[:LISTED],
             finished=tuple(self._finished.listed())[:LISTED],
         )
-        self._say(about)
+        self._send(about)
         self._link.registering(about.held, now)
 
     def catch_up(self) -> None:
@@ -81,35 +82,45 @@ class Words:
 
     def done(self, finished: results.Finished, untold: int = 0) -> None:
         """How a job ended. ``untold`` jobs count as held: the broker has yet to learn that they are not."""
-        if self._link.session:
-            result = replace(finished.result, worker=self._identity.name)
-            self._say(results.done(finished, result, self._link.session, self._queue + untold, self._link.seen))
+        link, f = self._link, finished
+        if not link.session:
+            return
+        queue, worker = len(self._execution.jobs) + untold, self._identity.name
+        result = m.Result(f.state, f.exit_code, f.error, f.usage, f.tier, worker, f.ref.attempt)
+        if f.size <= results.INLINE:
+            about = m.Done(link.session, f.ref, queue, link.seen, result, {}, f.stdout, f.stderr, f.value)
+        else:
+            about = m.Done(link.session, f.ref, queue, link.seen, result, results.withhold(f))
+        self._emit(a.Send(about))
 
     def returned(self, ref: m.JobRef, begun: bool = False, untold: int = 0) -> None:
         if self._link.session:
-            self._say(m.Returned(self._link.session, ref, self._queue + untold, self._link.seen, begun))
+            self._send(m.Returned(self._link.session, ref, self._queue + untold, self._link.seen, begun))
 
     def report(self, draining: bool, now: float) -> None:
         if self._link.session:
             running = tuple(slot.job.ref for slot in self._execution.slots.busy if slot.job)[:LISTED]
-            self._say(m.Report(self._link.session, self._queue, self._link.seen, draining, running))
+            self._send(m.Report(self._link.session, self._queue, self._link.seen, draining, running))
             self._link.reported(now)
 
     def fetch(self) -> None:
         """Asks for what is missing, as far as the window allows."""
         if self._link.session:
             for handle, offset, size in self._execution.puller.requests():
-                self._say(m.Fetch(self._link.session, handle, offset, size))
+                self._send(m.Fetch(self._link.session, handle, offset, size))
 
     def piece(self, handle: str, offset: int, size: int, now: float) -> None:
         """A piece of a result's body that did not ride along."""
         body = self._finished.body(handle, now)
         data = body[offset : offset + min(size, MAX_FRAME)]
-        self._say(m.Chunk(self._link.session, handle, offset, len(body), data))
+        self._send(m.Chunk(self._link.session, handle, offset, len(body), data))
 
     def goodbye(self) -> None:
         if self._link.session:
-            self._say(m.Goodbye(self._link.session))
+            self._send(m.Goodbye(self._link.session))
+
+    def _send(self, message: m.Message) -> None:
+        self._emit(a.Send(message))
 
     @property
     def _queue(self) -> int:

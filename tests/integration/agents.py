@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import select
@@ -121,8 +120,8 @@ class Agent:
         if module not in self.artifacts:
             done = self.compile(module)
             assert done.code is None, done
-            self.artifacts[module] = self.processes.take_artifact(done.digest)
-        order = dataclasses.replace(ORDER, digest=name_of(module), **fields)
+            self.artifacts[module] = self.processes.take_artifact(done.digest, done.compiler)
+        order = ORDER._replace(digest=name_of(module), **fields)
         self.processes.run(slot, order, self.artifacts[module] if order.load else None)
 
     def run(self, slot: int, module: str, **fields: Any) -> RunnerFinished:

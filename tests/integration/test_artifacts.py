@@ -10,6 +10,8 @@ import pytest
 from tests.cluster import Cluster, running_cluster, wait_for
 from tests.integration.guests import HELLO, slow_to_compile
 
+ONE_COMPILER = ("--compiler", "cranelift")  # so that a module has one artifact
+
 
 def artifacts(cluster: Cluster) -> list[Path]:
     return sorted((cluster.folder / "cache").rglob("*.artifact"))
@@ -17,7 +19,10 @@ def artifacts(cluster: Cluster) -> list[Path]:
 
 def test_workers_that_share_a_cache_compile_a_module_once(tmp_path: Path) -> None:
     # given
-    with running_cluster(tmp_path, workers=[("--slots", "2")] * 2) as cluster, cluster.connect() as client:
+    with (
+        running_cluster(tmp_path, workers=[("--slots", "2", *ONE_COMPILER)] * 2) as cluster,
+        cluster.connect() as client,
+    ):
         # when twenty first runs come at once
         results = list(client.map(slow_to_compile(60), [[]] * 20))
         # then
@@ -38,7 +43,7 @@ def flip(data: bytes) -> bytes:
     ids=["a flipped byte", "cut in half", "empty", "zeros"],
 )
 def test_a_damaged_artifact_is_noticed_and_compiled_again(tmp_path: Path, damage: type[bytes]) -> None:
-    with running_cluster(tmp_path, workers=[("--slots", "1")]) as cluster, cluster.connect() as client:
+    with running_cluster(tmp_path, workers=[("--slots", "1", *ONE_COMPILER)]) as cluster, cluster.connect() as client:
         # given
         assert client.run(HELLO).tier == "compiled"
         cluster.retire(cluster.service("worker-1"))
@@ -47,13 +52,13 @@ def test_a_damaged_artifact_is_noticed_and_compiled_again(tmp_path: Path, damage
         path.unlink()
         path.write_bytes(damage(whole))
         # when
-        cluster.start_worker("--slots", "1")
+        cluster.start_worker("--slots", "1", *ONE_COMPILER)
         result = client.run(HELLO)
         # then
         assert (result.stdout, result.tier, result.attempt) == (b"hello\n", "compiled", 1)
         wait_for(lambda: [each.stat().st_size for each in artifacts(cluster)] == [len(whole)], "it is stored anew")
         cluster.retire(cluster.service("worker-2"))
-        cluster.start_worker("--slots", "1")
+        cluster.start_worker("--slots", "1", *ONE_COMPILER)
         assert client.run(HELLO).tier == "disk"
 
 

@@ -148,7 +148,8 @@ def test_a_compiler_bomb_is_stopped_and_its_worker_goes_on(
     tmp_path_factory: pytest.TempPathFactory, limit: tuple[str, str], says: str
 ) -> None:
     folder = tmp_path_factory.mktemp("compile")
-    with running_cluster(folder, workers=[("--slots", "1", *limit)]) as cluster, cluster.connect() as client:
+    options = ("--slots", "1", "--compiler", "cranelift", *limit)
+    with running_cluster(folder, workers=[options]) as cluster, cluster.connect() as client:
         # given a bomb that is being compiled
         bomb = client.submit(slow_to_compile(BOMB))
         # when another job comes, it need not wait for the slot

@@ -37,14 +37,14 @@ def test_an_artifact_is_sealed(agent: Agent) -> None:
     finished = agent.compile(wat.HELLO)
     # then
     assert (finished.code, finished.message, finished.component) == (None, "", False)
-    artifact = agent.processes.take_artifact(finished.digest)
+    artifact = agent.processes.take_artifact(finished.digest, finished.compiler)
     assert os.fstat(artifact).st_size == finished.size > 0
     for change in (lambda: os.write(artifact, b"x"), lambda: os.ftruncate(artifact, 0)):
         with pytest.raises(PermissionError):
             change()
     os.close(artifact)
     with pytest.raises(KeyError):
-        agent.processes.take_artifact(finished.digest)
+        agent.processes.take_artifact(finished.digest, finished.compiler)
 
 
 def test_a_component_is_told_from_a_module(agent: Agent) -> None:
@@ -140,14 +140,14 @@ def test_a_compiler_that_died_at_rest_is_not_missed(agent: Agent) -> None:
 def test_forty_compilations_leave_no_descriptor_behind(agent: Agent) -> None:
     # given
     agent.start()
-    os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
+    os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest, "cranelift"))
     agent.spawn(0)
     agent.settle(2)  # a runner, and the compiler that rests
     gc.collect()  # what earlier tests left is not this one's
     before = len(os.listdir("/proc/self/fd"))
     # when
     for _ in range(20):
-        os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest))
+        os.close(agent.processes.take_artifact(agent.compile(wat.HELLO).digest, "cranelift"))
         agent.compile(b"invalid")
     agent.settle(2)
     gc.collect()

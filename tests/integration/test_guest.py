@@ -34,12 +34,13 @@ for name in ("_bindings", "_ffi", "_func", "_trap"):
     sys.modules["wasmtime." + name] = None
 from minilambda.worker import engine, primer
 from minilambda.worker.guest import GuestHost
+from minilambda.worker.places import make_places
 from minilambda.worker.toolchain import compile_wasm
 from tests import wat
 from tests.guest_process import order_for
 
 assert not engine.SHORT
-host = GuestHost(os.memfd_create("stdout"), os.memfd_create("stderr"))
+host = GuestHost(os.memfd_create("stdout"), os.memfd_create("stderr"), make_places(("cranelift",)))
 host.prime(f"/proc/self/fd/{primer.artifact('cranelift')}")
 for text, fields in (
     (wat.HELLO, {}),
@@ -52,6 +53,7 @@ for text, fields in (
     fd = os.memfd_create("artifact")
     os.write(fd, artifact)
     outcome = host.run(order_for(text, component, **fields), f"/proc/self/fd/{fd}")
+    host.lift_limits()
     print(outcome.code, outcome.exit_code, outcome.stdout, outcome.value, flush=True)
 os._exit(0)
 """
