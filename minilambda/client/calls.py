@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, Protocol
 
-from minilambda.errors import InputTooLarge, ModuleTooLarge, RequestError
+from minilambda.errors import InputTooLarge, ModuleTooLarge, RequestError, Unreachable
 from minilambda.messages import (
     Accepted,
     Cancel,
@@ -15,6 +15,7 @@ from minilambda.messages import (
     Hello,
     JobList,
     JobResult,
+    JobSpec,
     JobStatus,
     ListJobs,
     ListModules,
@@ -96,20 +97,15 @@ class Call:
     message: Request  # complete but for the module's bytes; its request number is the call's
     source: Source | None  # the module's bytes, where the caller has them
     started: float  # seconds
-    patience: float  # of the caller, seconds; inf: without end
+    deadline: float  # end of the caller's patience, seconds; inf: without end
     wake: float = inf  # when to send again, seconds; inf: parked behind the greeting or an upload
     awaited: bool = False  # an answer is expected now; one to an earlier try is dropped
     unanswered: bool = False  # a try got no answer, so the broker may have taken the job
     lacks: int = 0  # times that the broker said that it lacks the module, or took nothing of it
     offset: int = 0  # upload: bytes that the broker has
     asked: bool = False  # upload: the broker has said how much it has
-    parked: list[int] = field(default_factory=list)  # upload: calls that wait for its end
+    parked: tuple[int, ...] = ()  # upload: calls that wait for its end
     own: bool = False  # the core's own call: nobody hears of its end
-
-    @property
-    def deadline(self) -> float:
-        """End of the caller's patience, seconds."""
-        return self.started + self.patience
 
     def left_ms(self, now: float) -> float:
         """What is left of the wait that a ``get_result`` asks for, milliseconds."""
@@ -130,13 +126,23 @@ def too_large(message: Request, source: Source | None, limits: Welcome) -> Reque
             return InputTooLarge(f"{text}; the broker takes {limits.max_stdin_bytes}.")
         if len(message.stdin) + len(message.values) > limits.max_request_bytes:
             return InputTooLarge(f"The input has more than the {limits.max_request_bytes} bytes of one request.")
-        texts = _spec_bytes(message)
+        texts = _spec_bytes(message.spec) if message.spec.args or message.spec.env else 0
         if texts > MAX_SPEC_BYTES:
             return InputTooLarge(f"Arguments and environment have {texts} bytes; the broker takes {MAX_SPEC_BYTES}.")
     return None
 
 
-def _spec_bytes(message: Run) -> int:
+def out_of_time(call: Call, endpoint: str) -> Exception:
+    """Why a call ends with its caller's patience."""
+    patience = f"{call.deadline - call.started:g} s"
+    if isinstance(call.message, Hello):
+        return Unreachable(f"No broker answered at {endpoint} within {patience}; start one with `minilambda-broker`.")
+    if isinstance(call.message, (Run, GetResult)):
+        return TimeoutError("The job did not end in time.")
+    return Unreachable(f"The broker at {endpoint} did not answer within {patience}.")
+
+
+def _spec_bytes(spec: JobSpec) -> int:
     """What the texts of a job take in a header, bytes, each with its length before it."""
-    texts = [*message.spec.args, *message.spec.env, *message.spec.env.values()]
+    texts = [*spec.args, *spec.env, *spec.env.values()]
     return sum(len(text.encode("utf-8", "surrogatepass")) + 5 for text in texts)

@@ -8,10 +8,11 @@ silence or ``busy``. The shell hands in replies and the time, and sends what com
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from minilambda.client.calls import ANSWERS, Action, Call, Ended, Patience, Piece, Send, Source, too_large
+from minilambda.client.calls import ANSWERS, Action, Call, Ended, Patience, Piece, Send, Source, out_of_time, too_large
 from minilambda.errors import MinilambdaError, RequestError, Unreachable, error_for
 from minilambda.messages import (
     TERMINAL,
@@ -59,14 +60,17 @@ class Core:
     def start(
         self, message: Request, now: float, source: Source | None = None, patience: float | None = None
     ) -> tuple[int, list[Action]]:
-        """Begin a call; its number is in the ``Ended`` that ends it. ``patience`` is in seconds."""
-        number = self._add(message, source, now, inf if patience is None else patience, own=False)
+        """Begin a call; its number is in the ``Ended`` that ends it. ``patience`` is in seconds.
+
+        The message is the core's from here on, and gets its request number.
+        """
+        call = self._add(message, source, now, inf if patience is None else patience)
         actions: list[Action] = []
         if self.welcome is None:
             self._greet(now, actions)
         else:
-            self._begin(self._calls[number], now, actions)
-        return number, actions
+            self._send(call, now, actions)
+        return message.request, actions
 
     def received(self, reply: Reply, now: float) -> list[Action]:
         """The broker said something."""
@@ -77,7 +81,9 @@ class Core:
                 self._end(number, error, now, actions)
             return actions
         call = self._calls.get(reply.request)
-        if call is None or not call.awaited or getattr(reply, "job", None) not in (None, _job(call.message)):
+        if call is None or not call.awaited:
+            return actions
+        if getattr(reply, "job", None) not in (None, getattr(call.message, "job", None)):
             return actions
         call.awaited = False
         if isinstance(reply, Refused):
@@ -108,7 +114,7 @@ class Core:
             if number not in self._calls:
                 continue  # ended by one before it
             if now >= call.deadline:
-                self._end(number, self._out_of_time(call), now, actions)
+                self._end(number, out_of_time(call, self.endpoint), now, actions)
                 continue
             if now >= call.wake:
                 self._send(call, now, actions)
@@ -131,7 +137,7 @@ class Core:
         self._calls.pop(number, None)
         for module, upload in list(self._uploads.items()):
             call = self._calls[upload]
-            call.parked = [each for each in call.parked if each in self._calls]
+            call.parked = tuple([each for each in call.parked if each in self._calls])
             if not call.parked:
                 del self._uploads[module], self._calls[upload]
 
@@ -153,51 +159,60 @@ class Core:
 
     # --- steps of a call ------------------------------------------------------------------------------
 
-    def _add(self, message: Request, source: Source | None, now: float, patience: float, *, own: bool) -> int:
+    def _add(self, message: Request, source: Source | None, now: float, patience: float) -> Call:
         self._last += 1
-        call = Call(replace(message, request=self._last), source, now, patience, own=own)
-        self._calls[self._last] = call
+        message.request = self._last
+        call = self._calls[self._last] = Call(message, source, now, now + patience)
         self._next = min(self._next, call.deadline)
-        return self._last
+        return call
 
     def _greet(self, now: float, actions: list[Action]) -> None:
         if self._greeting is None:
-            self._greeting = self._add(Hello(0), None, now, self._patience.connect, own=True)
-            self._send(self._calls[self._greeting], now, actions)
-
-    def _begin(self, call: Call, now: float, actions: list[Action]) -> None:
-        error = too_large(call.message, call.source, self.welcome) if self.welcome is not None else None
-        if error is not None:
-            self._end(call.message.request, error, now, actions)
-        else:
+            call = self._add(Hello(0), None, now, self._patience.connect)
+            call.own = True
+            self._greeting = call.message.request
             self._send(call, now, actions)
 
     def _send(self, call: Call, now: float, actions: list[Action]) -> None:
-        message, piece, patience = call.message, None, 0.0
+        """Send the request of a call, or its next one, unless it is larger than the broker takes."""
+        message, piece, patience, size = call.message, None, 0.0, 0
         if isinstance(message, Run):
+            size = len(message.stdin) + len(message.values)
+            lacks = call.source is not None and call.source.digest not in self._known
+            if (lacks or size or message.spec.args or message.spec.env) and self._refuse(call, now, actions):
+                return
             call.unanswered = call.unanswered or call.awaited
-            message = replace(message, again=call.unanswered)
-            piece = self._ride_along(call, message)
+            if call.unanswered:
+                message = replace(message, again=True)
+            piece = self._ride_along(call.source, size) if lacks else None
         elif isinstance(message, Put):
+            if self._refuse(call, now, actions):
+                return
             message, piece = self._next_piece(call, message)
         elif isinstance(message, GetResult):
             longest = self.welcome.max_wait_ms if self.welcome is not None else 0
             message = replace(message, wait_ms=int(min(longest, max(0.0, call.left_ms(now)))))
             patience = message.wait_ms / 1000
-        size = (piece.size if piece else 0) + (len(message.stdin) if isinstance(message, Run) else 0)
+        if piece is not None:
+            size += piece.size
         again = self.welcome.resend_ms / 1000 if self.welcome is not None else 1.0
         call.wake = now + again + patience + size / SLOWEST_LINK
         call.awaited = True
         self._next = min(self._next, call.wake)
         actions.append(Send(message, piece))
 
-    def _ride_along(self, call: Call, message: Run) -> Piece | None:
+    def _refuse(self, call: Call, now: float, actions: list[Action]) -> bool:
+        """End a call that the broker would refuse for its size."""
+        error = too_large(call.message, call.source, self.welcome) if self.welcome is not None else None
+        if error is not None:
+            self._end(call.message.request, error, now, actions)
+        return error is not None
+
+    def _ride_along(self, source: Source | None, inputs: int) -> Piece | None:
         """The whole module where it is small and the broker may lack it: one round trip instead of three."""
-        source, welcome = call.source, self.welcome
-        if source is None or not source.size or welcome is None or source.digest in self._known:
+        if source is None or not source.size or self.welcome is None:
             return None
-        inputs = len(message.stdin) + len(message.values)
-        if source.size > PIECE or source.size + inputs > welcome.max_request_bytes:
+        if source.size > PIECE or source.size + inputs > self.welcome.max_request_bytes:
             return None
         self._know(source.digest)  # the requests behind this one need not carry it again
         return Piece(source, 0, source.size)
@@ -237,9 +252,11 @@ class Core:
         number = self._uploads.get(source.digest)
         if number is None:
             put = Put(0, source.digest, source.size or 0)
-            number = self._uploads[source.digest] = self._add(put, source, now, inf, own=True)
-            self._send(self._calls[number], now, actions)
-        self._calls[number].parked.append(call.message.request)
+            upload = self._add(put, source, now, inf)
+            upload.own = True
+            number = self._uploads[source.digest] = put.request
+            self._send(upload, now, actions)
+        self._calls[number].parked += (call.message.request,)
 
     def _stored(self, call: Call, reply: Stored, now: float, actions: list[Action]) -> None:
         size = call.message.size if isinstance(call.message, Put) else 0
@@ -270,7 +287,7 @@ class Core:
         if not call.own:
             actions.append(Ended(number, outcome))
         if isinstance(call.message, Run):
-            if isinstance(outcome, Reply):
+            if isinstance(outcome, Reply) and call.message.spec.module not in self._known:
                 self._know(call.message.spec.module)
         elif isinstance(call.message, Put):
             if self._uploads.get(call.message.module) == number:
@@ -281,7 +298,7 @@ class Core:
             self.welcome = outcome if isinstance(outcome, Welcome) else self.welcome
             self._go_on(list(self._calls), outcome, now, actions)
 
-    def _go_on(self, numbers: list[int], outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
+    def _go_on(self, numbers: Iterable[int], outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
         """What calls waited for is there, or will not be."""
         for number in numbers:
             call = self._calls.get(number)
@@ -290,7 +307,7 @@ class Core:
             if isinstance(outcome, Exception):
                 self._end(number, outcome, now, actions)
             else:
-                self._begin(call, now, actions)
+                self._send(call, now, actions)
 
     def _lost(self, now: float, actions: list[Action]) -> None:
         self._blocked = now
@@ -298,19 +315,7 @@ class Core:
         for number in list(self._calls):
             self._end(number, Unreachable(f"{text} within {self._patience.lost:g} s."), now, actions)
 
-    def _out_of_time(self, call: Call) -> Exception:
-        if isinstance(call.message, Hello):
-            text = f"No broker answered at {self.endpoint} within {call.patience:g} s"
-            return Unreachable(f"{text}; start one with `minilambda-broker`.")
-        if isinstance(call.message, (Run, GetResult)):
-            return TimeoutError("The job did not end in time.")
-        return Unreachable(f"The broker at {self.endpoint} did not answer within {call.patience:g} s.")
-
     def _know(self, digest: str) -> None:
         self._known[digest] = None
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-
-
-def _job(message: Request) -> str | None:
-    return getattr(message, "job", None)

@@ -21,8 +21,9 @@ _FOREVER_MS = 366 * 24 * 3600 * 1000
 class Job:
     """A job by its id. It can be asked by any client of the same principal."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    def __init__(self, client: Client, job_id: str, principal: str = "") -> None:
         self.id: str = job_id
+        self._principal = principal  # whose job; "": the client's own
         self._client = client
 
     @property
@@ -35,13 +36,14 @@ class Job:
 
     def status(self) -> Status:
         """Where the job is. Raises ``NotFound`` for one that the broker does not know, or no longer."""
-        return status(cast(JobStatus, self._client.ask(GetStatus(0, self.id))))
+        return status(cast(JobStatus, self._client.ask(GetStatus(0, self.id, self._principal))))
 
     def result(self, timeout: float | None = None, *, check: bool = True) -> RunResult:
         """Wait for the result, at most ``timeout`` seconds. Raises ``TimeoutError``, else as ``Client.run`` does."""
         wait_ms = _FOREVER_MS if timeout is None else max(0, math.ceil(timeout * 1000))
         patience = math.inf if timeout is None else timeout + QUICK
-        reply = self._client.ask(GetResult(0, self.id, min(wait_ms, _FOREVER_MS)), patience)
+        request = GetResult(0, self.id, min(wait_ms, _FOREVER_MS), self._principal)
+        reply = self._client.ask(request, patience)
         if not isinstance(reply, JobResult):
             state = cast(JobStatus, reply).state
             raise TimeoutError(f"Job {self.id} is still {state} after {timeout:g} s.")
@@ -53,7 +55,7 @@ class Job:
 
     def cancel(self) -> Status:
         """Cancel the job, whatever it is doing, and return at once; a job that has ended stays as it is."""
-        return status(cast(JobStatus, self._client.ask(Cancel(0, self.id))))
+        return status(cast(JobStatus, self._client.ask(Cancel(0, self.id, self._principal))))
 
     def run_again(self, job_id: str | None = None) -> Job:
         """Run the ended job once more, as another job; returns that one's handle.

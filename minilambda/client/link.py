@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +16,11 @@ import zmq
 from minilambda.client.calls import Action, Ended, Patience, Piece, Send, Source
 from minilambda.client.core import Core
 from minilambda.client.modules import Module
+from minilambda.curve import FAILURES, Handshakes, connect_with
 from minilambda.errors import InputTooLarge, MinilambdaError
 from minilambda.fields import MAX_FRAME
-from minilambda.messages import REPLIES, Put, Reply, Request, Run
+from minilambda.keys import PeerKeys
+from minilambda.messages import REPLIES, Put, Refused, Reply, Request, Run
 from minilambda.settings import BadSetting
 from minilambda.sockets import common_options, connecting_options
 from minilambda.wire import Malformed, by_name, decode, encode
@@ -26,51 +28,60 @@ from minilambda.wire import Malformed, by_name, decode, encode
 MAX_REPLY = 256 * 1024 * 1024
 """Most that the bodies of one reply may have together, bytes."""
 
-_IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to combine
-_BATCH = 256  # replies taken in before anything else is looked at
-_REPLIES = by_name(REPLIES)
+_SLICE = 0.1  # longest that a wait for an answer goes without a look at the connection's state, seconds
+_NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)  # as plain numbers, which are faster to pass
+_IN, _OUT, _RCVMORE = int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.RCVMORE)
+_REPLIES = by_name(REPLIES, lazily=True)
 _numbers = itertools.count(1)  # of the monitors: a closed one gives its name back only some time later
 
 
 class Link:
-    """A connection for one thread: a DEALER for many calls at a time where ``pipelined``, else a REQ for one."""
+    """A connection for one thread, with any number of calls at a time.
+
+    The socket is a DEALER that adds the empty frame of a REQ: the calls' own numbers tell the answers apart, so it
+    needs no request ids of the library, and it may send while answers are outstanding.
+
+    The usual wait is one blocking ``recv``, the cheapest that there is. Only while there is no connection does it
+    poll, and the state of a connection that is there is looked at every ``_SLICE``.
+    """
 
     def __init__(
-        self, context: zmq.Context[Any], endpoint: str, patience: Patience, *, pipelined: bool = False
+        self, context: zmq.Context[Any], endpoint: str, patience: Patience, keys: PeerKeys | None = None
     ) -> None:
+        self._context = context
         self._core = Core(endpoint, patience)
-        self._pipelined = pipelined
         self._pending: dict[int, list[bytes]] = {}  # frames that found no connection, by request number
         self._broke = False  # the connection has broken and is not there again
-        self._socket = context.socket(zmq.DEALER if pipelined else zmq.REQ)
-        try:
-            self._events = self._connect(context, endpoint)  # readable when the connection broke, or is there
-        except BaseException:  # an interrupt too: a socket that is left open keeps its context from ending
-            self._socket.close(linger=0)
-            raise
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, _IN)
-        self._poller.register(self._events, _IN)
-        self._polled = _IN
+        self._keys = keys
+        self._handshakes = Handshakes(endpoint, keys)
+        self._blocked = False  # what was to be sent last found no connection
+        self._torn = False  # an interrupt may have left half a message in the socket
+        self._look = 0.0  # when to look at the state of the connection again, seconds
         self._ended: list[Ended] = []  # calls that ended and were not told yet
         self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
+        self._connect()
 
-    def _connect(self, context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
-        """Connect the socket, and return another that tells of its connection. Raises ``BadSetting``."""
-        common_options(self._socket, endpoint)
-        connecting_options(self._socket)
-        if not self._pipelined:
-            self._socket.setsockopt(zmq.REQ_RELAXED, 1)
-            self._socket.setsockopt(zmq.REQ_CORRELATE, 1)
-        events = _watch(context, self._socket)
+    def _connect(self) -> None:
+        """Make the socket, and another that tells of its connection. Raises ``BadSetting``."""
+        endpoint = self._core.endpoint
+        self._socket = self._context.socket(zmq.DEALER)
         try:
-            self._socket.connect(endpoint)
-        except BaseException as error:
-            events.close(linger=0)
+            common_options(self._socket, endpoint)
+            connecting_options(self._socket)
+            connect_with(self._socket, self._keys)
+            self._events = _watch(self._context, self._socket)
+            try:
+                self._socket.connect(endpoint)
+            except BaseException:
+                self._events.close(linger=0)
+                raise
+        except BaseException as error:  # an interrupt too: a socket that is left open keeps its context from ending
+            self._socket.close(linger=0)
             if isinstance(error, zmq.ZMQError):
                 raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
             raise
-        return events
+        self._send, self._recv, self._get = self._socket.send, self._socket.recv, self._socket.get
+        self._recv_ms = -1  # how long the socket waits in a recv, milliseconds; -1: without end
 
     @property
     def core(self) -> Core:
@@ -101,18 +112,24 @@ class Link:
             self.drop(number)
             raise
 
-    def step(self, timeout: float = inf) -> list[Ended]:
-        """Do what is due, waiting at most ``timeout`` seconds for it, and tell which calls ended."""
-        self._carry_out(self._core.tick(time.monotonic()))
+    def step(self, timeout: float = inf, most: int = 1) -> list[Ended]:
+        """Do what is due, wait at most ``timeout`` seconds for an answer, and tell which calls ended.
+
+        At most so many answers are taken in.
+        """
+        now = time.monotonic()
+        if now >= self._look:
+            self._take_note(now)
+        due = self._core.next_deadline()
+        if now >= due:
+            self._carry_out(self._core.tick(now))
+            due = self._core.next_deadline()
         if not self._ended:
-            ready = self._wait(timeout)
-            events = ready.get(self._socket, 0)
-            if events & _OUT:
-                self._flush()
-            if events & _IN:
-                self._receive()
-            if self._events in ready:
-                self._take_note()
+            seconds = min(timeout, _SLICE, due - now)
+            if self._pending:
+                self._await_connection(seconds)
+            else:
+                self._receive(seconds, most)
         ended, self._ended = self._ended, []
         if ended and self._pending:
             self._forget()
@@ -120,7 +137,8 @@ class Link:
 
     def close(self) -> None:
         try:
-            self._socket.disable_monitor()
+            if not self._socket.closed:  # an interrupt may have kept it from being replaced
+                self._socket.disable_monitor()
             self._events.close(linger=0)
         finally:
             self._socket.close()
@@ -142,77 +160,125 @@ class Link:
                 if self.progress is not None:
                     self.progress(send.piece.offset, send.piece.source.size or 0)
             frames = encode(message)
-            if max(map(len, frames)) > MAX_FRAME:  # bodies are cut, so it is the header
+            if len(frames[0]) > MAX_FRAME:  # bodies are cut
                 raise InputTooLarge(f"The request's header has more than {MAX_FRAME} bytes.")
         except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
             self._carry_out(self._core.fail(message.request, error, time.monotonic()))
             return
-        if self._pipelined:
-            frames.insert(0, b"")
-        self._pending[message.request] = frames
-        self._flush()
+        if self._pending or not self._push(frames):  # in their order
+            self._pending[message.request] = frames
 
     def _flush(self) -> None:
+        """Send what found no connection."""
         while self._pending:
             number = next(iter(self._pending))
-            try:
-                self._socket.send_multipart(self._pending[number], zmq.DONTWAIT)
-            except zmq.Again:
-                self._core.blocked(time.monotonic())
+            if not self._push(self._pending[number]):
                 return
             del self._pending[number]
+
+    def _push(self, frames: list[bytes]) -> bool:
+        """Send a message; False where there is no connection to take it."""
+        if self._torn:
+            self._replace()
+        try:
+            self._send(b"", _MORE)
+            for frame in frames[:-1]:
+                self._send(frame, _MORE)
+            self._send(frames[-1], _NOW)
+        except zmq.Again:  # at the first frame: the others find the place that it has found
+            self._blocked = True
+            self._core.blocked(time.monotonic())
+            return False
+        except BaseException:
+            self._torn = True
+            raise
+        if self._blocked:
+            self._blocked = False
             self._core.unblocked()
+        return True
+
+    def _replace(self) -> None:
+        """Another socket; what waits for an answer is sent again by it."""
+        self.close()
+        self._connect()
+        self._torn = False
+        self._core.disconnected(time.monotonic())
 
     def _forget(self) -> None:
         """Drop what was to be sent for calls that are no more."""
         self._pending = {number: frames for number, frames in self._pending.items() if number in self._core}
 
-    def _take_note(self) -> None:
-        """The connection broke, or libzmq has made a new one.
+    def _take_note(self, now: float) -> None:
+        """The connection may have broken, or libzmq has made a new one.
 
         Both times all that waits for an answer is sent: what is sent just as a connection breaks may still go into
         it and be lost.
         """
+        self._look = now + _SLICE
         with contextlib.suppress(zmq.Again):
             while True:
-                event = int.from_bytes(self._events.recv_multipart(zmq.DONTWAIT)[0][:2], sys.byteorder)
-                if event == zmq.EVENT_DISCONNECTED or self._broke:
+                event, value = struct.unpack("=HI", self._events.recv_multipart(zmq.DONTWAIT)[0][:6])
+                refused = self._handshakes.event(event, value)
+                if refused is not None:
+                    self._torn = True  # libzmq does not try again
+                    self._carry_out(self._core.received(Refused(0, refused.code, refused.message), now))
+                elif event & FAILURES:
+                    continue
+                elif event == zmq.EVENT_DISCONNECTED or self._broke:
                     self._broke = event == zmq.EVENT_DISCONNECTED
-                    self._core.disconnected(time.monotonic())
+                    self._core.disconnected(now)
+
+    def _await_connection(self, seconds: float) -> None:
+        """Wait until what is to be sent can be, or until something else happens, at most so many seconds."""
+        poller = zmq.Poller()
+        poller.register(self._socket, _IN | _OUT)
+        poller.register(self._events, _IN)
+        ready = dict(poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0))
+        events = ready.get(self._socket, 0)
+        if events & _OUT:
+            self._flush()
+        if self._events in ready:
+            self._look = 0.0
+        if events & _IN:
+            self._receive(0.0, 1)
 
     # --- receiving ------------------------------------------------------------------------------------
 
-    def _wait(self, timeout: float) -> dict[Any, int]:
-        """What the sockets are ready for, after at most so many seconds or when the core has something due."""
-        events = _IN | _OUT if self._pending else _IN
-        if events != self._polled:
-            self._poller.modify(self._socket, events)
-            self._polled = events
-        seconds = min(timeout, self._core.next_deadline() - time.monotonic())
-        if seconds == inf:
-            return dict(self._poller.poll())
-        return dict(self._poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0))
+    def _receive(self, seconds: float, most: int) -> None:
+        """Take in what has been answered, waiting at most so many seconds for the first."""
+        flags = 0 if seconds > 0 else _NOW
+        millis = int(seconds * 1000) + 1
+        if not flags and millis != self._recv_ms:
+            self._socket.setsockopt(zmq.RCVTIMEO, millis)
+            self._recv_ms = millis
+        try:
+            for _ in range(most):
+                frame = self._recv(flags)
+                flags = _NOW
+                while not frame:  # the empty one before each message
+                    frame = self._recv(flags)
+                frames = [frame]
+                while self._get(_RCVMORE):
+                    frames.append(self._recv(flags))
+                self._take_in(frames)
+        except zmq.Again:
+            return
 
-    def _receive(self) -> None:
-        for _ in range(_BATCH if self._pipelined else 1):  # a REQ has no second answer to give
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
-            now = time.monotonic()
-            try:
-                reply = decode(frames[1:] if self._pipelined else frames, _REPLIES, MAX_REPLY)
-            except Malformed as error:
-                failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
-                self._carry_out(self._core.fail(error.request, failure, now))
-            else:
-                self._carry_out(self._core.received(cast(Reply, reply), now))
+    def _take_in(self, frames: list[bytes]) -> None:
+        now = time.monotonic()
+        try:
+            reply: Any = decode(frames, _REPLIES, MAX_REPLY)
+        except Malformed as error:
+            failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
+            self._carry_out(self._core.fail(error.request, failure, now))
+        else:
+            self._carry_out(self._core.received(reply, now))
 
 
 def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A socket that becomes readable when the other's connection breaks, and when it is there."""
     address = f"inproc://events-{next(_numbers)}"
-    socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES)
     watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     try:
         watcher.connect(address)

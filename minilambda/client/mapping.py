@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from minilambda.client.calls import Ended, Source
@@ -13,12 +15,15 @@ from minilambda.messages import Cancel, JobResult, Reply, Request, Run
 Input = Sequence[str] | bytes | Mapping[str, Any]
 """One input of a ``map``: a list of arguments, bytes for stdin, or run options with ``args``."""
 
+_MANY = 16
+_GATHER = 0.001  # answers, or inputs, are waited for so long before the other side gets its turn, seconds
+
 
 class Calls(Protocol):
     """A connection that takes many calls at a time."""
 
     def start(self, message: Request, source: Source | None = None, patience: float | None = None) -> int: ...
-    def step(self, timeout: float = ...) -> list[Ended]: ...
+    def step(self, timeout: float = ..., most: int = ...) -> list[Ended]: ...
 
 
 class Pipeline:
@@ -31,34 +36,56 @@ class Pipeline:
         self._ordered = ordered
         self._running: dict[int, tuple[int, str]] = {}  # call to the index of its input and its job id
         self._ended: dict[int, tuple[str, Reply | Exception]] = {}  # index to job id and outcome, not yet yielded
+        self._burst = max(1, window // 8)  # room that is let grow before jobs are begun, so that they go together
+        self._begun = 0  # jobs begun
+        self._more = True  # there may be more inputs
 
     def run(self, jobs: Iterator[Run], check: bool) -> Iterator[RunResult]:
         """The results. What still runs is cancelled when the caller leaves early or a failure is raised."""
-        begun, turn, more = 0, 0, True
+        turn, needed = 0, 1  # results yielded; room in the window that is needed for more jobs to be begun
         try:
-            while more or self._running or self._ended:
+            while self._more or self._running or self._ended:
+                room, pause = self._window - (self._begun - turn), _GATHER
+                if self._more and room >= needed:
+                    room, pause = self._begin(jobs, room), 0.0
+                    needed = self._burst
                 index = turn if self._ordered else next(iter(self._ended), -1)
                 if index in self._ended:
                     turn += 1
                     yield _result(index, *self._ended.pop(index), check)
-                elif more and begun - turn < self._window:
-                    job = next(jobs, None)
-                    if job is None:
-                        more = False
-                        continue
-                    self._running[self._calls.start(job, self._source)] = (begun, job.job)
-                    begun += 1
-                    self._take_in(0.0)
-                else:
-                    self._take_in()
+                elif self._running and not self._take_in(pause if self._more and room else inf):
+                    needed = 1
         finally:
             for _, job_id in self._running.values():
                 self._calls.start(Cancel(0, job_id))
 
-    def _take_in(self, *timeout: float) -> None:
-        for ended in self._calls.step(*timeout):
+    def _begin(self, jobs: Iterator[Run], room: int) -> int:
+        """Begin as many jobs as the window has room for, one at least; return the room that is left.
+
+        Where the inputs are slow to come, it stops in between, so that answers need not wait for them.
+        """
+        until = monotonic() + _GATHER
+        while room:
+            job = next(jobs, None)
+            if job is None:
+                self._more = False
+                break
+            self._running[self._calls.start(job, self._source)] = (self._begun, job.job)
+            self._begun += 1
+            room -= 1
+            if monotonic() > until:
+                break
+        return room
+
+    def _take_in(self, timeout: float) -> bool:
+        """Wait for an answer; False where none came."""
+        if len(self._running) >= _MANY:
+            sleep(_GATHER)
+        found = self._calls.step(timeout, self._window)
+        for ended in found:
             index, job_id = self._running.pop(ended.call)
             self._ended[index] = (job_id, ended.outcome)
+        return bool(found)
 
 
 def _result(index: int, job_id: str, outcome: Reply | Exception, check: bool) -> RunResult:

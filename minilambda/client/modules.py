@@ -72,8 +72,8 @@ class Modules:
             return module
         if isinstance(module, (bytes, bytearray, memoryview)):
             return self._from_bytes(bytes(module))
-        name = os.fsdecode(module)
-        if re.fullmatch("sha256:[0-9a-f]{64}", name):
+        name = module if type(module) is str else os.fsdecode(module)
+        if name.startswith("sha256:") and re.fullmatch("sha256:[0-9a-f]{64}", name):
             return Module(name)
         return self._from_file(name, allowed)
 

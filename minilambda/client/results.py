@@ -1,22 +1,29 @@
-"""What the client gives back: results, states and lists, as frozen values."""
+"""What the client gives back: results, states and lists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from minilambda.errors import MinilambdaError, error_for
-from minilambda.messages import TERMINAL, ErrorInfo, JobResult, JobStatus, Result, WorkerList
+from minilambda.messages import TERMINAL, ErrorInfo, JobResult, JobStatus, Usage, WorkerList
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult(Result):
+@dataclass(slots=True)  # not frozen, which would make it three times as dear to build
+class RunResult:
     """How a job ended, with its output."""
 
+    state: str  # completed, failed or cancelled
     job_id: str  # the client's own name for the job
+    exit_code: int | None = None  # the guest's own; None when it was ended
+    error: ErrorInfo | None = None  # None when completed
+    usage: Usage = field(default_factory=Usage)
+    tier: str = ""  # how cold it was: "compiled", "disk" or "warm"; "" when it never ran
+    worker: str = ""  # name of the worker that ran it last; "" when none did
+    attempt: int = 0  # the attempt that ended it, from 1; 0 when it never left the queue
     stdout: bytes = b""  # what the guest wrote, also where it failed
     stderr: bytes = b""
     value: Any = None  # what the function of ``invoke`` returned
@@ -73,6 +80,7 @@ class JobInfo:
     age_ms: int  # since it was accepted, milliseconds
     module: str  # "sha256:" and 64 hex digits
     worker: str  # name of the one that has it or had it last; "" when none did
+    principal: str = ""  # whose it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +121,18 @@ def run_result(reply: JobResult, index: int = 0) -> RunResult:
     """The result in a broker's reply."""
     result = reply.result
     return RunResult(
-        state=result.state,
-        exit_code=result.exit_code,
-        error=result.error,
-        usage=result.usage,
-        tier=result.tier,
-        worker=result.worker,
-        attempt=result.attempt,
-        job_id=reply.job,
-        stdout=reply.stdout,
-        stderr=reply.stderr,
-        value=_value(reply.value),
-        index=index,
+        result.state,
+        reply.job,
+        result.exit_code,
+        result.error,
+        result.usage,
+        result.tier,
+        result.worker,
+        result.attempt,
+        reply.stdout,
+        reply.stderr,
+        _value(reply.value) if reply.value else None,
+        index,
     )
 
 
@@ -158,6 +166,7 @@ def job_info(row: Mapping[str, Any]) -> JobInfo:
         age_ms=_number(row, "age_ms"),
         module=text("module"),
         worker=text("worker"),
+        principal=text("principal"),
     )
 
 
@@ -190,8 +199,6 @@ def _number(row: Mapping[str, Any], key: str) -> int:
 
 
 def _value(body: bytes) -> Any:
-    if not body:
-        return None
     try:
         return msgpack.unpackb(body, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import msgpack
@@ -34,26 +34,17 @@ class RunOptions(TypedDict, total=False):
 
 def job_spec(module: str, args: Sequence[str | os.PathLike[str]], options: RunOptions) -> JobSpec:
     """The specification of a job. Raises ``TypeError`` or ``ValueError`` for options that no broker would take."""
-    unknown = options.keys() - RunOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"{min(unknown)!r} is not an option of a run.")
     if isinstance(args, (str, bytes)):
         raise TypeError("args must be a list of texts, not one text.")
-    return JobSpec(
-        module=module,
-        args=tuple([os.fspath(arg) for arg in args]),
-        env=dict(options.get("env") or {}),
-        invoke=options.get("invoke"),
-        unknown_imports=options.get("unknown_imports", "error"),
-        timeout_ms=_millis("timeout", options.get("timeout")),
-        queue_timeout_ms=_millis("queue_timeout", options.get("queue_timeout")),
-        memory_bytes=_size("memory", options.get("memory")),
-        output_bytes=_size("output_limit", options.get("output_limit")),
-        retries=options.get("retries", 2),
-        priority=options.get("priority", 0),
-        group=options.get("group", ""),
-        if_no_workers=options.get("if_no_workers", "wait"),
-    )
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in _APART:
+            continue
+        if name not in _FIELDS:
+            raise TypeError(f"{name!r} is not an option of a run.")
+        field, read = _FIELDS[name]
+        given[field] = read(name, value)
+    return JobSpec(module, tuple([os.fspath(arg) for arg in args]), **given)
 
 
 def stdin_bytes(options: RunOptions) -> bytes:
@@ -72,6 +63,14 @@ def typed_values(values: Sequence[Any]) -> bytes:
         return bytes(msgpack.packb(list(values)))
     except (TypeError, ValueError, OverflowError) as error:
         raise BadArguments(f"The parameters can't be sent: {error}.") from None
+
+
+def _as_it_is(_: str, value: Any) -> Any:
+    return value
+
+
+def _texts(_: str, value: Mapping[str, str] | None) -> dict[str, str]:
+    return dict(value or {})
 
 
 def _millis(name: str, seconds: float | None) -> int:
@@ -93,3 +92,22 @@ def _size(name: str, size: int | str | None) -> int:
     if number > MAX_SIZE:
         raise ValueError(f"{name} must be at most {MAX_SIZE} bytes.")
     return number
+
+
+_APART = frozenset({"stdin", "job_id"})
+"""Options that are not part of the specification."""
+
+_FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "env": ("env", _texts),
+    "invoke": ("invoke", _as_it_is),
+    "unknown_imports": ("unknown_imports", _as_it_is),
+    "timeout": ("timeout_ms", _millis),
+    "queue_timeout": ("queue_timeout_ms", _millis),
+    "memory": ("memory_bytes", _size),
+    "output_limit": ("output_bytes", _size),
+    "retries": ("retries", _as_it_is),
+    "priority": ("priority", _as_it_is),
+    "group": ("group", _as_it_is),
+    "if_no_workers": ("if_no_workers", _as_it_is),
+}
+"""Option to the field of the specification, and what makes a value of the field of it."""

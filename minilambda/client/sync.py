@@ -29,12 +29,13 @@ from minilambda.client.results import (
     run_result,
 )
 from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
+from minilambda.curve import load_peer_keys
 from minilambda.errors import InvalidModule, MinilambdaError
 from minilambda.messages import (
     Cancel,
     Hello,
     JobList,
-    JobResult,
+    JobSpec,
     ListJobs,
     ListModules,
     ListWorkers,
@@ -62,6 +63,9 @@ class Client:
     seconds. A connection that is lost later comes back by itself: calls wait ``lost_timeout`` seconds for it. A
     busy broker is asked again for ``busy_timeout`` seconds before ``Busy`` is raised.
 
+    A broker with keys wants ``key``, the name or path of one's own key file, and ``server_key``, the broker's public
+    key or its file. Raises ``BadKey`` for one that can't be used; where they are wrong, calls raise ``KeyRefused``.
+
     A client belongs to the thread and the process that made it; each thread makes its own.
     """
 
@@ -72,13 +76,17 @@ class Client:
         connect_timeout: float = 5.0,
         lost_timeout: float = 60.0,
         busy_timeout: float = 30.0,
+        key: str | os.PathLike[str] | None = None,
+        server_key: str | os.PathLike[str] | None = None,
     ) -> None:
         self.endpoint: str = endpoint(address)
         self._patience = Patience(connect_timeout, lost_timeout, busy_timeout, random.random())
+        self._keys = load_peer_keys(key, server_key)
         self._owner = (os.getpid(), threading.get_ident())
         self._modules = Modules()
         self._prefix = os.urandom(8).hex()
         self._jobs = 0  # job ids made so far
+        self._spec = JobSpec("")  # of the last job with neither arguments nor options
         self._context: zmq.Context[Any] | None = None
         self._link: Link | None = None
         self._maps: weakref.WeakSet[Generator[RunResult, None, None]] = weakref.WeakSet()  # with a connection each
@@ -100,9 +108,10 @@ class Client:
         for results in list(self._maps):
             results.close()
         self._closed = True
+        link, self._link = self._link, None
         try:
-            if self._link is not None:
-                self._link.close()
+            if link is not None:
+                link.close()
         finally:
             if self._context is not None:
                 self._context.destroy(linger=0)  # it would wait for ever for a socket that is left open
@@ -148,16 +157,16 @@ class Client:
         self._live().perform(request, handle)
         return Job(self, request.job)
 
-    def job(self, job_id: str) -> Job:
-        """The handle of a job by its id, whoever submitted it."""
-        return Job(self, job_id)
+    def job(self, job_id: str, principal: str = "") -> Job:
+        """The handle of a job by its id, whoever submitted it; an admin's client names the principal of another's."""
+        return Job(self, job_id, principal)
 
-    def jobs(self, state: str = "", limit: int = 100) -> list[JobInfo]:
-        """The jobs that the broker knows, newest first, at most 1,000.
+    def jobs(self, state: str = "", limit: int = 100, principal: str = "") -> list[JobInfo]:
+        """The jobs that the broker knows, newest first, at most 1,000: those in a state, or that failed with a code.
 
-        ``state`` chooses those in a state, or those that failed with a code, as in ``"poisoned"``.
+        An admin may ask for those of another ``principal``, or of everybody by ``"*"``.
         """
-        reply = cast(JobList, self.ask(ListJobs(0, state, limit)))
+        reply = cast(JobList, self.ask(ListJobs(0, state, limit, principal)))
         return [job_info(row) for row in reply.jobs]
 
     def map(
@@ -184,17 +193,16 @@ class Client:
         handle = self._find(module)
 
         def request(item: Input) -> Run:
-            given: Any = item if isinstance(item, Mapping) else {}
             if isinstance(item, (bytes, bytearray, memoryview)):
-                given = {"stdin": bytes(item)}
-            elif not isinstance(item, Mapping):
-                given = {"args": item}
-            rest = {key: value for key, value in given.items() if key != "args"}
-            return self._request(handle, given.get("args", ()), cast(RunOptions, {**options, **rest}))
+                return self._request(handle, (), {**options, "stdin": bytes(item)})
+            if not isinstance(item, Mapping):
+                return self._request(handle, item, options)
+            given: Any = {**options, **item}
+            return self._request(handle, given.pop("args", ()), given)
 
         def results() -> Generator[RunResult, None, None]:
             self._check()
-            with contextlib.closing(self._open(pipelined=True)) as link:
+            with contextlib.closing(self._open()) as link:
                 yield from Pipeline(link, handle, window, ordered).run(map(request, inputs), check)
 
         found = results()
@@ -254,54 +262,59 @@ class Client:
         if module.size == 0:
             raise InvalidModule("The module is empty.")
         self._jobs += 1
+        spec = self._spec
+        if args or options or spec.module != module.digest:
+            spec = job_spec(module.digest, args, options)
+            if not args and not options:
+                self._spec = spec
+        if not options:
+            return Run(0, f"{self._prefix}-{self._jobs}", spec, detach, values=values)
         job_id = options.get("job_id") or f"{self._prefix}-{self._jobs}"
-        spec = job_spec(module.digest, args, options)
         return Run(0, job_id, spec, detach, stdin=stdin_bytes(options), values=values)
 
     def _run(self, module: Module, request: Run, check: bool, wait: float | None) -> RunResult:
         try:
-            reply = self._live().perform(request, module, wait)
+            reply: Any = self._live().perform(request, module, wait)
         except (KeyboardInterrupt, SystemExit, TimeoutError):
-            self._cancel_quietly(request.job)
+            with contextlib.suppress(MinilambdaError, zmq.ZMQError):
+                self._live().perform(Cancel(0, request.job), patience=_INTERRUPTED)
             raise
-        result = run_result(cast(JobResult, reply))
-        failure = result.exception() if check else None
+        result = run_result(reply)
+        failure = result.exception() if check and result.error is not None else None
         if failure is not None:
             raise failure
         return result
-
-    def _cancel_quietly(self, job_id: str) -> None:
-        with contextlib.suppress(MinilambdaError, zmq.ZMQError):
-            self._live().perform(Cancel(0, job_id), patience=_INTERRUPTED)
 
     def limits(self) -> Welcome:
         """What the broker says of itself: its version, its limits and its intervals."""
         return cast(Welcome, self.ask(Hello(0)))
 
     def _find(self, module: ModuleLike) -> Module:
-        return self._modules.find(module, lambda: self.limits().max_module_bytes)
+        return self._modules.find(module, self._largest)
+
+    def _largest(self) -> int:
+        return self.limits().max_module_bytes
 
     def ask(self, message: Request, patience: float = QUICK) -> Reply:
         """One request and its reply, for what has no method of its own. ``patience`` is in seconds."""
         return self._live().perform(message, patience=patience)
 
     def _live(self) -> Link:
-        self._check()
-        if self._link is None:
+        if self._link is None or (os.getpid(), threading.get_ident()) != self._owner:
+            self._check()
             self._link = self._open()
         return self._link
 
-    def _open(self, pipelined: bool = False) -> Link:
+    def _open(self) -> Link:
         if self._context is None:
             seed_libzmq()
             self._context = zmq.Context()
-        return Link(self._context, self.endpoint, self._patience, pipelined=pipelined)
+        return Link(self._context, self.endpoint, self._patience, self._keys)
 
     def _check(self) -> None:
-        pid, thread = self._owner
-        if os.getpid() != pid:
+        if os.getpid() != self._owner[0]:
             raise RuntimeError("This client was made before a fork; make one in each process.")
-        if threading.get_ident() != thread:
+        if threading.get_ident() != self._owner[1]:
             raise RuntimeError("This client belongs to another thread; make one in each thread.")
         if self._closed:
             raise RuntimeError("This client is closed.")
