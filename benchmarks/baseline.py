@@ -1,19 +1,18 @@
 """The same work by wasmtime-py in one process, the way its documentation shows it. Started by ``cold_start.py``.
 
-It reads orders from stdin, one JSON object a line, and answers each with one line. All times are taken here, inside,
-so that no pipe is in them. Engine, linker and (when warm) module are made once and used for all runs, output goes to
-a file in memory: the fastest of the plain ways, so that the ratios flatter nobody.
+All times are taken here, inside, so that no pipe is in them. Engine, linker and (when warm) module are made once and
+used for all runs, output goes to a file in memory: the fastest of the plain ways, so that the ratios flatter nobody.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import wasmtime
+from lines import serve
 from wasmtime import component as wasm_component
 
 Times = dict[str, float]
@@ -97,10 +96,7 @@ class Baseline:
 
 def main() -> None:
     baseline = Baseline(Path(sys.argv[1]))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        print(json.dumps(getattr(baseline, order["do"])(order["guest"])), flush=True)
+    serve({}, {"compiled": baseline.compiled, "loaded": baseline.loaded, "warm": baseline.warm})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local_cluster import ClusterFailed
+
+from minilambda import RunResult
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 FETCHED = ROOT / ".guests"
@@ -40,6 +44,7 @@ class Guest:
 
 GUESTS = (
     Guest("hello", "hello, a WASI command", EXAMPLES / "hello.wasm", stdout="Hello, WebAssembly\n"),
+    Guest("hello-c", "hello in C, printf", FETCHED / "hello-c.wasm", stdout="Hello, WebAssembly\n"),
     Guest(
         "component",
         "a component, add(2, 3)",
@@ -48,6 +53,17 @@ GUESTS = (
         values=(2, 3),
         texts=("2", "3"),
         value=5,
+        component=True,
+        wasi=False,
+    ),
+    Guest(
+        "numbers",
+        "a component in C, total(10)",
+        FETCHED / "numbers.wasm",
+        invoke="total",
+        values=(10,),
+        texts=("10",),
+        value=36,
         component=True,
         wasi=False,
     ),
@@ -73,7 +89,7 @@ GUESTS = (
 )
 
 
-SLOW = {"py-component"}
+NOT_QUICK = {"component", "py-component"}
 """Left out of a quick run that does not name them."""
 
 
@@ -81,12 +97,27 @@ def chosen(names: str | None, quick: bool) -> list[Guest]:
     """The guests of a list such as ``hello,cpython``, or the usual ones for None. Raises ``ValueError``."""
     by_name = {guest.name: guest for guest in GUESTS}
     if names is None:
-        return [guest for guest in GUESTS if not (quick and guest.name in SLOW)]
+        return [guest for guest in GUESTS if not (quick and guest.name in NOT_QUICK)]
     wanted = [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
         raise ValueError(f"--modules: there is no {', '.join(unknown)}; there are {', '.join(by_name)}.")
     return [by_name[name] for name in wanted]
+
+
+def options(guest: Guest) -> dict[str, Any]:
+    """What ``Client.run`` is told besides the path."""
+    if guest.invoke is None:
+        return {"args": guest.args}
+    return {"args": guest.texts, "invoke": guest.invoke}
+
+
+def check(guest: Guest, result: RunResult, tier: str) -> None:
+    """Raise ``ClusterFailed`` unless a run gave what it should, from the tier that it should."""
+    if result.tier != tier:
+        raise ClusterFailed(f"{guest.name} was to run from {tier!r} and ran from {result.tier!r}.")
+    if (result.stdout.decode(), result.value) != (guest.stdout, guest.value):
+        raise ClusterFailed(f"{guest.name} gave {result.stdout!r} and {result.value!r}.")
 
 
 def write_unseen_copy(guest: Guest, target: Path) -> None:

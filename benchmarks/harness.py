@@ -1,4 +1,4 @@
-"""What benchmarks share: samples, statistics, and the description of the machine that they ran on."""
+"""What benchmarks share: samples, statistics, answers, the document that they write, and the machine's description."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import zmq
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from minilambda import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +30,65 @@ class Sample:
 
     total_ms: float  # as the caller sees it
     phases_ms: dict[str, float]  # where it went; together they are the total
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line of the page: a question, what was measured, and what was to be reached."""
+
+    question: str
+    figure: str  # for people, with its unit and what it is compared with
+    ratio: float | None = None  # of the two, where two are compared
+    target: str = ""  # for people; "" where nothing was to be reached
+    met: bool | None = None  # None: no target, or not measured
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""  # what a reader must know to read it
+    left: int = 1  # so many columns from the left are text, the others figures
+
+
+def at_most(question: str, figure: str, ratio: float, limit: float) -> Answer:
+    """The answer where a ratio is to be small."""
+    return Answer(question, figure, round(ratio, 3), f"≤ {limit:.3g} ×", ratio <= limit)
+
+
+def at_least(question: str, figure: str, ratio: float, limit: float) -> Answer:
+    """The answer where a ratio is to be large."""
+    return Answer(question, figure, round(ratio, 3), f"≥ {limit:.3g} ×", ratio >= limit)
+
+
+def document(
+    benchmark: str,
+    quick: bool,
+    begun: float,
+    described: dict[str, Any],
+    *,
+    answers: Sequence[Answer],
+    tables: Sequence[Table],
+    not_measured: Sequence[str],
+    results: Any,
+    **more: Any,
+) -> dict[str, Any]:
+    """What a benchmark shows and writes. ``begun`` is by ``time.monotonic``, ``described`` was ``machine()`` then."""
+    return {
+        "benchmark": benchmark,
+        "minilambda": __version__,
+        "quick": quick,
+        "seconds": round(time.monotonic() - begun, 1),
+        "machine": {**described, "load_average_after": machine()["load_average"]},
+        "answers": [asdict(answer) for answer in answers],
+        "tables": [asdict(table) for table in tables],
+        "not_measured": list(not_measured),
+        **more,
+        "results": results,
+    }
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -1,19 +1,21 @@
-"""A broker, its workers and wasmtime-py as real processes on this machine, started and stopped for a benchmark."""
+"""A broker and its workers as real processes on this machine, started and stopped for a benchmark."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import procs
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from minilambda import Client
 
@@ -33,17 +35,30 @@ class ClusterFailed(Exception):
 class LocalCluster:
     """One broker, and workers that come and go. Leaves no process behind."""
 
-    def __init__(self, folder: Path, slots: int) -> None:
-        self._folder = folder  # logs, artifacts, temporary files
+    def __init__(
+        self,
+        folder: Path,
+        slots: int,
+        *,
+        durable: bool = False,
+        broker_options: Sequence[str] = (),
+        with_broker: bool = True,
+    ) -> None:
+        self._folder = folder  # logs, artifacts, temporary files, the broker's state
         self._slots = slots  # of each worker
+        state = ("--state-dir", str(folder / "state")) if durable else ("--ephemeral",)
+        self._broker_options = (*state, *broker_options)
+        self._with_broker = with_broker
         self._processes: dict[str, subprocess.Popen[bytes]] = {}  # running, by name
         self._workers = 0  # started so far
         self.address = ""  # of the broker, HOST:PORT
 
     def __enter__(self) -> LocalCluster:
+        if not self._with_broker:
+            return self
         try:
-            self._start("broker", "broker", "--bind", "127.0.0.1:0", "--ephemeral")
-            self.address = _wait(lambda: self._printed("broker"), "the broker says its address")[0]
+            self._start("broker", "broker", "--bind", "127.0.0.1:0", *self._broker_options)
+            self.address = wait(lambda: self._printed("broker"), "the broker says its address")[0]
         except BaseException:
             self._stop_all(complain=False)
             raise
@@ -55,27 +70,38 @@ class LocalCluster:
         # After a failure or an interrupt, a process may well end badly: the first error is the one to tell.
         self._stop_all(complain=error is None)
 
-    def start_worker(self, client: Client) -> str:
+    def start_worker(self, client: Client, *options: str) -> str:
         """A new worker process. Returns its name when it has registered and its runners wait for work."""
-        self._workers += 1
-        name = f"worker-{self._workers}"
-        place = ["--orchestrator", self.address, "--name", name, "--cache-dir", str(self._folder / "cache")]
-        process = self._start(name, "worker", *place, "--slots", str(self._slots))
+        name = self.spawn_worker(self.address, *options)
 
         def up() -> bool:
-            self._check(name)
-            idle = any(row.name == name and row.state == "idle" for row in client.workers())
-            # The template and a runner for each slot: a worker registers before they are there.
-            return idle and len(_family([process.pid])) >= 2 + self._slots
+            return self.ready(name) and any(row.name == name and row.state == "idle" for row in client.workers())
 
-        _wait(up, f"{name} registers")
+        wait(up, f"{name} registers")
         self.settle()
         return name
+
+    def spawn_worker(self, address: str, *options: str) -> str:
+        """A new worker process for any broker. Returns its name at once."""
+        self._workers += 1
+        name = f"worker-{self._workers}"
+        place = ["--orchestrator", address, "--name", name, "--cache-dir", str(self._folder / "cache")]
+        self._start(name, "worker", *place, "--slots", str(self._slots), *options)
+        return name
+
+    def ready(self, name: str) -> bool:
+        """Whether a worker has its template and a runner for each slot: it registers before they are there."""
+        self._check(name)
+        return len(procs.family([self.pid(name)])) >= 2 + self._slots
 
     def stop_worker(self, name: str, client: Client) -> None:
         """Drain a worker and wait until the broker has forgotten it."""
         self._stop(name)
-        _wait(lambda: all(row.name != name for row in client.workers()), f"the broker forgets {name}")
+        wait(lambda: all(row.name != name for row in client.workers()), f"the broker forgets {name}")
+
+    def pid(self, name: str) -> int:
+        """The process of ``broker`` or of a worker."""
+        return self._processes[name].pid
 
     def settle(self) -> None:
         """Wait until the broker, the workers and all below them sleep: nothing of the last sample is left to do."""
@@ -83,11 +109,11 @@ class LocalCluster:
 
         def quiet() -> bool:
             nonlocal asleep_since
-            if not _asleep(_family([process.pid for process in self._processes.values()])):
+            if not procs.asleep(procs.family([process.pid for process in self._processes.values()])):
                 asleep_since = time.monotonic()
             return time.monotonic() - asleep_since >= QUIET_S
 
-        _wait(quiet, "the processes come to rest", SETTLE_S)
+        wait(quiet, "the processes come to rest", SETTLE_S)
 
     # --- inside ---
 
@@ -142,41 +168,15 @@ class LocalCluster:
             raise ClusterFailed("; ".join(problems))
 
 
-class BaselineProcess:
-    """wasmtime-py in a process of its own, ready for orders: see ``baseline.py``."""
-
-    def __init__(self, output: Path) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("baseline.py")), str(output)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self._line()
-
-    def __enter__(self) -> BaselineProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.communicate()
-
-    def order(self, do: str, guest: dict[str, Any]) -> Any:
-        """Carry out one order and return the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, "guest": guest}) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._line())
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise ClusterFailed("The process with wasmtime-py ended; see its traceback above.")
-        return line
+def worker_takes(option: str) -> bool:
+    """Whether this version's worker knows a command-line option."""
+    text = subprocess.run(
+        [sys.executable, str(BIN / "minilambda-worker"), "--help"], capture_output=True, text=True, check=True
+    )
+    return option in text.stdout
 
 
-def _wait(condition: Callable[[], Any], what: str, seconds: float = UP_S) -> Any:
+def wait(condition: Callable[[], Any], what: str, seconds: float = UP_S) -> Any:
     """Poll until ``condition()`` is true and return what it gave. Raises ``ClusterFailed`` when time is up."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -184,36 +184,3 @@ def _wait(condition: Callable[[], Any], what: str, seconds: float = UP_S) -> Any
             raise ClusterFailed(f"Not within {seconds:g} s: {what}.")
         threading.Event().wait(0.005)
     return found
-
-
-def _family(roots: list[int]) -> list[int]:
-    """The processes ``roots`` and every process below them."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (stat := _stat(entry)):
-            children.setdefault(int(stat[1]), []).append(int(entry.name))
-    found, waiting = [], list(roots)
-    while waiting:
-        found.append(waiting.pop())
-        waiting += children.get(found[-1], [])
-    return found
-
-
-def _asleep(pids: list[int]) -> bool:
-    """Whether no thread of these processes runs, wants to run or waits for a disk."""
-    for pid in pids:
-        try:
-            threads = list(Path(f"/proc/{pid}/task").iterdir())
-        except OSError:
-            continue
-        if any((stat := _stat(thread)) and stat[0] in "RD" for thread in threads):
-            return False
-    return True
-
-
-def _stat(entry: Path) -> list[str] | None:
-    """The fields of a ``stat`` file of /proc from the state on; None when the process is gone."""
-    try:
-        return (entry / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None

@@ -1,0 +1,102 @@
+"""The never-seen tier by compiler: a worker for each, and the bare Cranelift compile in one process beside them."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import guests
+from cold_tiers import Plan, baseline_process, rounds
+from guests import Guest
+from lines import Lines
+from local_cluster import LocalCluster, worker_takes
+
+from minilambda import Client
+from minilambda.errors import CompileLimit, InvalidModule
+
+COMPILERS = ("tiered", "cranelift", "winch")
+OPTION = "--compiler"
+
+
+class Rig:
+    """A broker and a worker that was started with one compiler."""
+
+    def __init__(self, compiler: str, folder: Path, slots: int, stack: ExitStack) -> None:
+        folder.mkdir()
+        self.compiler = compiler
+        self.cluster = stack.enter_context(LocalCluster(folder, slots))
+        self.client = stack.enter_context(Client(f"tcp://{self.cluster.address}"))
+        self.cluster.start_worker(self.client, OPTION, compiler)
+
+
+def measure(chosen: Sequence[Guest], folder: Path, slots: int, quick: bool, say: Callable[[str], None]) -> Any:
+    """Rows of module, compiler, samples and ratio; a text instead where this version has no choice of compilers."""
+    if not worker_takes(OPTION):
+        return f"skipped: this worker has no {OPTION}"
+    rows = []
+    with ExitStack() as stack:
+        say("starting a worker for each compiler")
+        rigs = [Rig(name, folder / f"by-{name}", slots, stack) for name in COMPILERS]
+        baseline = stack.enter_context(baseline_process(folder / "bare.out", folder / "bare.log"))
+        for guest in chosen:
+            say(f"{guest.name}: never seen, by compiler")
+            rows += _rows(guest, *_samples(guest, rigs, baseline, folder, Plan.of(guest, quick)))
+    return rows
+
+
+def _samples(
+    guest: Guest, rigs: list[Rig], baseline: Lines, folder: Path, plan: Plan
+) -> tuple[dict[str, list[float]], list[float], dict[str, str]]:
+    """End-to-end times by compiler and those of the bare compile, milliseconds; and who refused the module."""
+    path, artifact = folder / f"by-{guest.name}.wasm", folder / f"by-{guest.name}.cwasm"
+    order = {**asdict(guest), "path": str(path), "artifact": str(artifact)}
+    ours: dict[str, list[float]] = {rig.compiler: [] for rig in rigs}
+    bare: list[float] = []
+    refused: dict[str, str] = {}
+    turns = list(rigs)
+    for _ in rounds(plan.never_seen, 2 * plan.seconds):
+        random.shuffle(turns)
+        for rig in turns:
+            if rig.compiler not in refused:
+                guests.write_unseen_copy(guest, path)
+                _settle(rigs)
+                try:
+                    ours[rig.compiler].append(_run(guest, path, rig.client))
+                except (InvalidModule, CompileLimit) as error:
+                    refused[rig.compiler] = str(error)
+        _settle(rigs)
+        bare.append(baseline.order(do="compiled", guest=order)["compile"])
+    return ours, bare, refused
+
+
+def _run(guest: Guest, path: Path, client: Client) -> float:
+    begun = time.perf_counter()
+    result = client.run(path, **guests.options(guest))
+    total = (time.perf_counter() - begun) * 1e3
+    guests.check(guest, result, "compiled")
+    return total
+
+
+def _settle(rigs: list[Rig]) -> None:
+    for rig in rigs:
+        rig.cluster.settle()
+
+
+def _rows(guest: Guest, ours: dict[str, list[float]], bare: list[float], refused: dict[str, str]) -> list[Any]:
+    compile_ms = statistics.median(bare)
+    rows = []
+    for compiler, samples in ours.items():
+        row = {"module": guest.name, "title": guest.title, "compiler": compiler, "bare_ms": round(compile_ms, 4)}
+        if samples:
+            median = statistics.median(samples)
+            row |= {"count": len(samples), "median_ms": round(median, 4), "ratio": round(median / compile_ms, 3)}
+        else:
+            row |= {"refused": refused.get(compiler, "")}
+        rows.append(row)
+    return rows
