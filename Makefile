@@ -1,10 +1,11 @@
-# Everything happens in .venv and .guests beside this file; `make clean` removes both.
+# Everything happens in .venv, .venv-peers and .guests beside this file; `make clean` removes them.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test guests test-guests check format bench sim chaos clean
+.PHONY: help venv demo test guests test-guests check format bench peers sim chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +32,10 @@ format: venv ## put the sources into the format that `make check` asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(VENV)/.stamp-bench ## the cold-start benchmark; ARGS="..." for its options, --quick otherwise
-	$(PY) benchmarks/cold_start.py $(or $(ARGS),--quick)
+bench: $(VENV)/.stamp-bench ## all benchmarks, quick, on one page; ARGS="--full --write" for the long ones, into the docs
+	@$(PY) benchmarks/bench.py $(ARGS)
+
+peers: $(PEERS)/.stamp ## the pools that `make bench` compares with, into .venv-peers (a download of 150 MB)
 
 sim: venv ## the simulated clusters alone
 	$(PY) -m pytest tests/sim $(ARGS)
@@ -41,7 +44,7 @@ chaos: venv ## kill, freeze and part real processes under load; SECONDS=60 SEED=
 	$(PY) -m tests.chaos $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .guests build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .guests benchmarks/out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.stamp: setup.cfg pyproject.toml tools/venv.sh
@@ -54,4 +57,9 @@ $(VENV)/.stamp-guests: $(VENV)/.stamp
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) bench
+	@touch $@
+
+$(PEERS)/.stamp: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -12,18 +12,21 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minilambda"
 
-SHARED = {"errors", "_version", "fields", "messages", "shapes", "wire", "settings", "transfers", "sockets"}
+SHARED = {"errors", "_version", "fields", "messages", "shapes", "codegen", "wire", "settings", "transfers", "sockets"}
+SHARED |= {"keys", "keyfiles", "curve"}
 """What every part may use; nothing in it knows a part."""
 
 PARTS = {"broker", "worker", "client"}
 """They know what is shared and themselves, never each other."""
 
-ZMQ = {"sockets", "broker.server", "worker.server", "client.link", "client.sync"}
+ZMQ = {"sockets", "curve", "broker.transport", "worker.dealer", "worker.server", "client.link", "client.sync"}
+ZMQ |= {"broker.access", "broker.callers", "broker.gate", "worker.entry"}
 
 SHELLS = {
-    "broker": {"server", "spool", "outbox", "storage", "journal", "tables", "module_files"},
+    "broker": {"server", "transport", "spool", "outbox", "storage", "journal", "tables", "module_files"},
     "client": {"link", "sync", "job", "mapping", "modules", "results", "spec"},
 }
+SHELLS["broker"] |= {"access", "authorized", "callers", "gate"}
 """The modules around a core; all others of a part are as pure as its core."""
 
 PURE_WORKER = {
@@ -117,7 +120,7 @@ def pure() -> Iterator[str]:
         shells = SHELLS.get(part)
         if (shells is not None and rest and rest not in shells) or (part == "worker" and rest in PURE_WORKER):
             yield module
-    yield from SHARED & IMPORTS.keys() - {"sockets"}
+    yield from SHARED & IMPORTS.keys() - {"sockets", "curve", "keyfiles"}
     yield from (module for module in IMPORTS if module.startswith("messages."))
 
 
