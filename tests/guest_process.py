@@ -26,11 +26,11 @@ def _serve(pipe: Connection, compiler: str, short: bool, standard: bool) -> None
     from minilambda.worker.guest import GuestHost
     from minilambda.worker.places import make_places
 
-    primed = primer.artifact(compiler)
+    primed = primer.artifacts(compiler)
     stdout, stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
     host = GuestHost(stdout, stderr, make_places((compiler,), short), standard=standard)
-    host.prime(f"/proc/self/fd/{primed}")
-    os.close(primed)
+    host.prime(primer.ORDER, f"/proc/self/fd/{primed.module}")
+    host.prime(primer.COMPONENT_ORDER, f"/proc/self/fd/{primed.component}")
     while True:
         order, artifact = pipe.recv()
         if order is None:

@@ -31,6 +31,7 @@ class FindArtifact:
 
     digest: str
     compilers: tuple[str, ...]  # whose will do, the best first; where there is none, the last one's is locked
+    alone: bool = False  # whether it is made here even if another worker has the lock
 
 
 @dataclass(slots=True)

@@ -28,7 +28,8 @@ log = logging.getLogger("minilambda.worker")
 _ARTIFACT = ".artifact"
 _LOCK = ".lock"
 _TEMPORARY = ".tmp"
-_AFTER_S = 0.02  # an artifact is stored so long after it was made: the first run goes first, seconds
+_STORE_AFTER_S = 0.02  # an artifact is stored so long after it was made: the first run goes first, seconds
+_CHECK_AFTER_S = 0.2  # a large one that was found is checked wholly so long after, for the same reason, seconds
 _STALE_S = 60.0  # a temporary file that is older, and that nobody writes, is deleted, seconds
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -102,7 +103,7 @@ class ArtifactCache:
         inode = os.fstat(fd).st_ino
         if described.size > artifact_file.WHOLE and inode not in self._checked:
             self._checked.add(inode)
-            self._thread.do(lambda: self._check_whole(digest, described))
+            self._thread.do(lambda: self._check_whole(digest, described), _CHECK_AFTER_S)
         return FoundArtifact(fd, described.component, described.size)
 
     def discard(self, digest: str) -> None:
@@ -163,17 +164,14 @@ class ArtifactCache:
             self.unlock(digest)
             return
 
-        due = time.monotonic() + _AFTER_S
-
         def work() -> None:
-            time.sleep(max(0.0, due - time.monotonic()))
             try:
                 self.store(digest, component, fd)
             finally:
                 os.close(fd)
                 self.unlock(digest)
 
-        self._thread.do(work)
+        self._thread.do(work, _STORE_AFTER_S)
 
     def store(self, digest: str, component: bool, artifact_fd: int) -> None:
         """Write an artifact and wait until it is on the disk; then delete the least recently used above the bound.
@@ -272,17 +270,21 @@ class _Background:
     """A thread that does one piece of work after the other. It starts with the first."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: the end
+        # What to do, and when at the earliest, monotonic seconds; None: the end.
+        self._work: queue.SimpleQueue[tuple[Callable[[], None], float] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None  # None: nothing to do yet, or closed
 
-    def do(self, work: Callable[[], None]) -> None:
+    def do(self, work: Callable[[], None], after: float) -> None:
+        """Do it ``after`` seconds from now, or later."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="minilambda-cache", daemon=True)
             self._thread.start()
-        self._work.put(work)
+        self._work.put((work, time.monotonic() + after))
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
+        while (item := self._work.get()) is not None:
+            work, due = item
+            time.sleep(max(0.0, due - time.monotonic()))
             work()
 
     def close(self, patience: float) -> None:
@@ -295,7 +297,9 @@ class _Background:
 def _refuse_untrusted(directory: Path) -> None:
     state = directory.stat()
     if state.st_uid != os.geteuid():
-        raise CacheError(f"The cache directory {directory} belongs to another user.")
+        raise CacheError(
+            f"The cache directory {directory} belongs to another user; make it yours with chown, or use another one."
+        )
     if state.st_mode & 0o022:
         raise CacheError(f"The cache directory {directory} can be written to by others; make it yours with chmod 700.")
 

@@ -8,6 +8,7 @@ directions. What the messages mean is in ``codec``.
 from __future__ import annotations
 
 import array
+import mmap
 import os
 import socket
 import struct
@@ -52,7 +53,8 @@ class Channel:
         self._room = socket.CMSG_SPACE(max_fds * array.array("i").itemsize) if max_fds else 0
         self.before_spill: Callable[[], object] = _nothing
         """Called before the spill is read or written: what a guest's limits would not allow."""
-        self._buffer = bytearray(1 + MAX_PACKET + 1)  # one byte more than a packet may have
+        # One byte more than a packet may have; of its pages, only those that messages need take memory.
+        self._buffer = mmap.mmap(-1, 1 + MAX_PACKET + 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
 
     def fileno(self) -> int:

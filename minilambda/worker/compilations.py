@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from minilambda.settings import MIB, WorkerSettings
+from minilambda.notation import MIB
+from minilambda.settings import WorkerSettings
 from minilambda.worker.actions import Action, Compile, KillCompiler
 from minilambda.worker.events import CompileOrder
 from minilambda.worker.module import Module

@@ -15,12 +15,14 @@ import os
 import resource
 import select
 import time
+from collections.abc import Callable
 
 from minilambda.errors import InvalidModule
 from minilambda.worker import codec, walls, warmup
 from minilambda.worker.channel import Channel
 from minilambda.worker.toolchain import compile_wasm, compiling
 
+_CORES = os.cpu_count() or 1  # now: the walls hide them
 _MEMORY_PER_CORE = 4 << 20  # bytes that each thread of the compiler may have for its stack, beyond the limit
 _LAST_WORDS = 4 << 20  # bytes more to say in that the limit was met
 _CPU_MARGIN_S = 10  # seconds of processor time beyond what the wall time could take on all cores
@@ -32,14 +34,16 @@ _NO_MEMORY = "os error 12"  # how wasmtime's own errors report a refused mmap
 class Compiler:
     """The work of a compiler process."""
 
-    def __init__(self, channel: Channel, compiler: str) -> None:
+    def __init__(self, channel: Channel, compiler: str, raise_walls: Callable[[], list[str]]) -> None:
         self._channel = channel
+        self._raise_walls = raise_walls
         self._compiler = compiler  # "cranelift" or "winch": the one that it will most likely be asked for
 
     def serve(self) -> None:
         """Make ready, take the order, compile, and tell the agent how it went."""
         walls.set_name("ml-spare")
-        walls.raise_walls()
+        files = _OwnFiles()
+        self._raise_walls()
         if not select.select([self._channel], [], [], _QUIET_S)[0]:  # there is time
             # The first module that a process compiles takes some milliseconds more than the second.
             compile_wasm(warmup.wasm(), self._compiler)
@@ -48,12 +52,12 @@ class Compiler:
             return
         walls.set_name("ml-compiler")
         (compiler, memory_bytes, timeout_ms, background), fds = codec.unpack(received[0]), received[1]
-        _limit(memory_bytes, timeout_ms)
+        _limit(files.data_bytes(), memory_bytes, timeout_ms)
         if background:
-            _stand_back()
+            files.stand_back()
         try:
             message = self._compile(compiler, *fds)
-        except MemoryError:
+        except (MemoryError, OSError):  # what can't be mapped or written is for want of memory too
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
             message = codec.pack("limit", memory_limit(memory_bytes))
@@ -80,39 +84,40 @@ def _mapped(fd: int) -> mmap.mmap | bytes:
     return mmap.mmap(fd, size, mmap.MAP_PRIVATE, access) if size else b""
 
 
-def _stand_back() -> None:
-    """Take the processor only when nobody else needs it. The threads of the compilation inherit that."""
-    os.nice(_NICE)
-    with contextlib.suppress(OSError):  # where the kernel weighs whole sessions, and this process has its own
-        fd = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+class _OwnFiles:
+    """The files of /proc about this process that it needs: opened before the walls are raised."""
+
+    def __init__(self) -> None:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, str(_NICE).encode())
-        finally:
-            os.close(fd)
+            self._autogroup = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            self._autogroup = -1  # the kernel does not weigh whole sessions
+
+    def data_bytes(self) -> int:
+        """What RLIMIT_DATA counts of this process now, and its stack, bytes."""
+        return int(os.pread(self._statm, 128, 0).split()[5]) * resource.getpagesize()
+
+    def stand_back(self) -> None:
+        """Take the processor only when nobody else needs it. The threads of the compilation inherit that."""
+        os.nice(_NICE)
+        with contextlib.suppress(OSError):
+            if self._autogroup >= 0:  # this process has a session of its own
+                os.write(self._autogroup, str(_NICE).encode())
 
 
-def _limit(memory_bytes: int, timeout_ms: int) -> None:
-    """Bound this process: ``memory_bytes`` beyond what it has now, and the processor time of ``timeout_ms``.
+def _limit(now_bytes: int, memory_bytes: int, timeout_ms: int) -> None:
+    """Bound this process: ``memory_bytes`` beyond its ``now_bytes``, and the processor time of ``timeout_ms``.
 
     The agent ends us at the timeout; that limit is for the case that it can't.
     """
-    cores = os.cpu_count() or 1
-    data = _data_bytes() + memory_bytes + cores * _MEMORY_PER_CORE
+    data = now_bytes + memory_bytes + _CORES * _MEMORY_PER_CORE
     resource.setrlimit(resource.RLIMIT_DATA, (data, data + _LAST_WORDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
-    seconds = timeout_ms * cores // 1000 + _CPU_MARGIN_S
+    seconds = timeout_ms * _CORES // 1000 + _CPU_MARGIN_S
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def memory_limit(memory_bytes: int) -> str:
     """The sentence for a compiler that needs too much memory."""
     return f"Compiling the module took more than the {memory_bytes >> 20} MiB of memory that the worker allows."
-
-
-def _data_bytes() -> int:
-    """What RLIMIT_DATA counts of this process now, and its stack, bytes."""
-    fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return int(os.read(fd, 128).split()[5]) * resource.getpagesize()
-    finally:
-        os.close(fd)

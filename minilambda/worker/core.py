@@ -209,7 +209,11 @@ class Core:
         self._tick_drain(now)
 
     def _beat(self, message: m.Beat, now: float) -> None:
-        """Hearing it was all."""
+        """Mostly hearing it is all."""
+        if message.settled:
+            for settled in message.settled:
+                self.finished.acknowledge(settled, now)
+            self._tick_drain(now)
 
     def _serve(self, message: m.Fetch, now: float) -> None:
         self.words.piece(message.handle, message.offset, message.size, now)

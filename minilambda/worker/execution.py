@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from minilambda.messages import Dispatch, JobRef, body_handle
-from minilambda.settings import MIB, WorkerSettings
+from minilambda.notation import MIB
+from minilambda.settings import WorkerSettings
 from minilambda.transfers import Puller
 from minilambda.worker import actions as a
 from minilambda.worker import events as e

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from minilambda.errors import BadArguments, DeadlineExceeded, MinilambdaError, OutputLimit, Trap
-from minilambda.worker import primer, toolchain
+from minilambda.worker import toolchain
 from minilambda.worker.deadline import DeadlineTimer
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.limits import DATA_SLACK, RESULT_SLACK, KernelLimits
@@ -31,16 +31,25 @@ _NEAR: Final = 1 << 20  # bytes below the memory limit that count as near it; a 
 
 
 class GuestHost:
-    """One per runner process, used by one thread. Makes a timer thread, and opens a file of /proc.
+    """One per runner process, used by one thread. Makes a timer thread.
 
     ``stdout_fd`` and ``stderr_fd`` are memory files of the caller for a guest's output; with ``standard`` they become
-    this process's standard streams, which saves opening them. ``places`` are this host's alone; the primer is of the
-    first one's compiler. Raises OSError where /proc/self is out of reach.
+    this process's standard streams, which saves opening them. ``places`` are this host's alone; primers are of the
+    first one's compiler. ``limits`` were made before the walls were raised, if there are any. Raises OSError where
+    /proc/self is out of reach.
     """
 
-    def __init__(self, stdout_fd: int, stderr_fd: int, places: Mapping[str, Places], *, standard: bool = False) -> None:
+    def __init__(
+        self,
+        stdout_fd: int,
+        stderr_fd: int,
+        places: Mapping[str, Places],
+        limits: KernelLimits | None = None,
+        *,
+        standard: bool = False,
+    ) -> None:
         self._streams = Streams(stdout_fd, stderr_fd, standard)
-        self._limits = KernelLimits()
+        self._limits = limits or KernelLimits()
         self._places = places  # by compiler
         self._timer = DeadlineTimer(self._interrupt)
         self._guests: dict[str, CoreGuest | ComponentGuest] = {}  # loaded modules by digest
@@ -112,10 +121,10 @@ class GuestHost:
         """Let this process have memory and files beyond what the last order allowed. Idempotent."""
         self._limits.lift()
 
-    def prime(self, artifact_path: str) -> None:
-        """Run the primer, so that the first job finds all warm: code paths, pages, WASI's threads."""
-        outcome = self.run(primer.ORDER._replace(compiler=next(iter(self._places))), artifact_path)
-        self._drop(primer.ORDER.digest)
+    def prime(self, order: RunOrder, artifact_path: str) -> None:
+        """Run a primer, so that the first job of its kind finds all warm: code paths, pages, WASI's threads."""
+        outcome = self.run(order._replace(compiler=next(iter(self._places))), artifact_path)
+        self._drop(order.digest)
         if outcome.code is not None:
             raise MinilambdaError(f"The runner can't run a guest: {outcome.message}")
         self.lift_limits()
@@ -144,10 +153,14 @@ class GuestHost:
             if self._ready is not None:
                 self._ready.close()  # loading may use it
                 self._ready = None
-            kind = ComponentGuest if order.component else CoreGuest
             if artifact_path is None:
                 raise BadArtifact(f"The order to load {order.digest} came without an artifact.")
-            self._guests[order.digest] = kind(self._places[order.compiler], artifact_path, self._leave)
+            places = self._places[order.compiler]
+            if order.component:
+                self._guests[order.digest] = ComponentGuest(places, artifact_path, self._leave)
+            else:
+                self._guests[order.digest] = CoreGuest(places, artifact_path, self._leave, self._limits.data_bytes)
+            self._add_up()
         guest = self._guests.get(order.digest)
         if guest is None:
             raise BadArtifact(f"The runner does not hold {order.digest}.")
@@ -169,9 +182,10 @@ class GuestHost:
             cell.grant(_argv(order) if order.args or order.env else _NO_ARGS, order.env, order.stdin)
         slack = RESULT_SLACK if order.component and order.invoke is not None else DATA_SLACK
         measure = order.load or not guest.shows_memory
-        before = self._limits.cap(
-            order.output_bytes, order.memory_bytes, slack, measure, self._pooled, self._pooled - place.kept
-        )
+        # What its place holds of the guest before it becomes its own, unless that is more than it may have: then all
+        # of it is still there when the new instance is made, and its one memory has a limit besides.
+        others = self._pooled - (place.kept if place.kept <= order.memory_bytes else 0)
+        before = self._limits.cap(order.output_bytes, order.memory_bytes, slack, measure, self._pooled, others)
         self._inside = True
         self._timer.arm(order.timeout_ms / 1e3)
         try:
@@ -186,7 +200,7 @@ class GuestHost:
             self._inside = False
             self._timer.disarm()
         memory = guest.memory_bytes()
-        if guest.pooled:
+        if guest.pooled and memory != place.kept:
             self._note_pool(place, memory)
         if memory is None or ending.code == Trap.code:  # it exports none, or maybe not all
             memory = max(min(self._limits.data_bytes() - before, order.memory_bytes), memory or 0)
@@ -201,10 +215,13 @@ class GuestHost:
 
     def _note_pool(self, place: Place, memory: int | None) -> None:
         """A pool keeps its last guest's memory mapped; ``memory`` is None where nobody knows how much that is."""
-        self._pooled += (memory or 0) - place.kept
         place.kept = memory or 0
+        self._add_up()
         if memory is None:
             self._limits.forget()
+
+    def _add_up(self) -> None:
+        self._pooled = sum(places.pool.kept for places in self._places.values() if places.pool)
 
     def _interrupt(self) -> None:
         """Trap the guest that runs. In the timer's thread."""

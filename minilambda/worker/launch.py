@@ -18,8 +18,12 @@ _dead: list[subprocess.Popen[bytes]] = []  # killed, and not yet reaped
 class TemplateHandle:
     """One template process, and the channel to it."""
 
-    def __init__(self, compilers: Sequence[str], delay: float) -> None:
-        """Start it; it serves ``delay`` seconds after that. Raises OSError when it can't be executed."""
+    def __init__(self, compilers: Sequence[str], delay: float, readable: str = "", required: bool = False) -> None:
+        """Start it; it serves ``delay`` seconds after that. Raises OSError when it can't be executed.
+
+        Its children may read the files of the directory ``readable`` that are handed to them. With ``required`` those
+        around which a wall is missing don't serve.
+        """
         reap()
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         near.setblocking(False)
@@ -28,7 +32,7 @@ class TemplateHandle:
         command = [sys.executable, "-m", "minilambda.worker.template", str(os.getpid()), str(far.fileno())]
         try:
             self._process = subprocess.Popen(
-                [*command, ",".join(compilers), str(delay)],
+                [*command, ",".join(compilers), str(delay), readable, "required" if required else ""],
                 cwd="/",  # ``-m`` puts it first on the path: nobody but root writes there
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

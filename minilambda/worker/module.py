@@ -17,6 +17,7 @@ class Module:
     size: int  # of the wasm bytes
     state: str = "looking"  # "looking", "locked", "fetching", "queued", "compiling", "aborting"; "ready": none of these
     since: float = 0.0  # when the state began, seconds
+    locked_at: float | None = None  # when it was first seen that another worker makes the artifact, seconds
     compiler: str = ""  # whose artifact the state is about, in every state but "ready"
     hand: str = ""  # whose artifact is in hand; "": none
     component: bool = False  # known once an artifact is in hand
@@ -32,6 +33,8 @@ class Module:
     def enter(self, state: str, now: float) -> None:
         self.state = state
         self.since = now
+        if state not in ("looking", "locked"):
+            self.locked_at = None
 
     def better(self, compilers: tuple[str, ...]) -> tuple[str, ...]:
         """Those whose artifacts would be an improvement on what is in hand; ``compilers`` come with the best first."""

@@ -130,7 +130,7 @@ class Modules:
         module.compiler = wanted[-1]
         module.enter("looking", now)
         self._elsewhere.remove(module)
-        self._emit(FindArtifact(module.digest, wanted))
+        self._emit(FindArtifact(module.digest, wanted, self._elsewhere.given_up(module, now)))
 
     def found(self, digest: str, compiler: str, component: bool, now: float) -> Settled:
         """An artifact is on disk, and open."""
@@ -159,7 +159,7 @@ class Modules:
         module = self.by_digest.get(digest)
         if module is not None and module.state == "looking":
             module.enter("locked", now)
-            self._elsewhere.add(module)
+            self._elsewhere.add(module, now)
 
     # --- the bytes arrive ---
 

@@ -1,13 +1,13 @@
 """Where guests run: engines, with all that the guests in them share.
 
 Places have no thread and hold nothing of a guest between two runs, so they are made before a process forks, and its
-children share their memory.
+children share their memory. No store and no WASI is made before a fork: its random numbers would be all children's.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import wasmtime
 import wasmtime.component as wc
@@ -33,9 +33,15 @@ class Place:
         """The linker of components, WASI 0.2 in it."""
         return component_linker(self.engine)
 
-    def accepts(self, pre: wasmtime.InstancePre) -> bool:
-        """Whether its pool has what instances of a module need. Nothing of the module runs."""
-        return isinstance(self.cell, cell.Cell) and self.cell.accepts(pre)
+    def accepts(self, pre: wasmtime.InstancePre, measure: Callable[[], int]) -> bool:
+        """Whether its pool has what instances of a module need. Nothing of the module runs.
+
+        ``measure`` tells this process's writable memory, bytes: the trial may change what the pool holds.
+        """
+        before = measure()
+        accepted = isinstance(self.cell, cell.Cell) and self.cell.accepts(pre)
+        self.kept = max(0, self.kept + measure() - before)
+        return accepted
 
 
 class Places:

@@ -58,9 +58,10 @@ def _not_exported(kind: str, wanted: str, names: Iterable[str]) -> UnknownExport
 class CoreGuest:
     """A loaded core module."""
 
-    def __init__(self, places: Places, path: str, leave: Leave) -> None:
-        """Raises BadArtifact."""
+    def __init__(self, places: Places, path: str, leave: Leave, measure: Callable[[], int]) -> None:
+        """``measure`` is for ``Place.accepts``. Raises BadArtifact."""
         self._leave = leave
+        self._measure = measure
         self._linked: dict[bool, wasmtime.InstancePre] = {}  # by whether unknown imports trap
         self._commands: dict[bool, Run] = {}  # what runs _start, likewise
         if places.pool is None or not self._load(places.pool, path, pooled=True):
@@ -99,7 +100,7 @@ class CoreGuest:
             pre = place.linker.instantiate_pre(module)
         except wasmtime.WasmtimeError:
             return False
-        if not place.accepts(pre):
+        if not place.accepts(pre, self._measure):
             pre.close()
             return False
         self._linked[False] = pre

@@ -1,10 +1,10 @@
-"""The primer: a small guest of our own, which makes a fresh process warm before it gets anyone else's."""
+"""The primers: small guests of our own, which make a fresh process warm before it gets anyone else's."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 import wasmtime
 
@@ -12,7 +12,7 @@ from minilambda.errors import MinilambdaError
 from minilambda.worker.events import RunOrder
 from minilambda.worker.toolchain import compile_wasm
 
-_TEXT: Final = """(module
+_MODULE: Final = """(module
   (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)
@@ -20,6 +20,13 @@ _TEXT: Final = """(module
   (func (export "_start")
     (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+
+_COMPONENT: Final = """(component
+  (core module $m (func (export "same") (param i32) (result i32) local.get 0))
+  (core instance $i (instantiate $m))
+  (func (export "same") (param "x" u32) (result u32) (canon lift (core func $i "same"))))"""
+
+_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 ORDER: Final = RunOrder(
     digest="primer",
@@ -36,31 +43,48 @@ ORDER: Final = RunOrder(
     output_bytes=1 << 20,
     unknown_imports="error",
 )
-"""A run of it, as ``cranelift`` compiled it."""
+"""A run of the module, as ``cranelift`` compiled it."""
+
+COMPONENT_ORDER: Final = ORDER._replace(
+    digest="component primer", component=True, args=("1",), env=(), invoke="same", stdin=b""
+)
+"""A run of the component."""
 
 
-def wasm() -> bytes:
-    """The module's bytes. Makes no engine."""
-    return bytes(wasmtime.wat2wasm(_TEXT))
+class Artifacts(NamedTuple):
+    """Descriptors of the compiled primers: sealed memfds."""
+
+    module: int
+    component: int
 
 
-def artifact(compiler: str) -> int:
-    """A sealed memfd with the compiled module: what a runner does with it, no other runner sees.
+def artifacts(compiler: str) -> Artifacts:
+    """The primers, compiled. What a runner does with a descriptor's file, no other runner sees.
 
-    It is compiled in a child process, so that the caller can go on forking: it has neither engine nor thread.
+    They are compiled in a child process, so that the caller can go on forking: to compile starts threads.
     Raises MinilambdaError where that fails, OSError where there is no process or no memfd to be had.
     """
-    fd = os.memfd_create("primer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    made = Artifacts(_memfd(), _memfd())
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            _, code = compile_wasm(wasm(), compiler, parallel=False)
-            status = int(os.write(fd, code) != len(code))
+            for fd, text in zip(made, (_MODULE, _COMPONENT), strict=True):
+                _, code = compile_wasm(bytes(wasmtime.wat2wasm(text)), compiler, parallel=False)
+                if os.write(fd, code) != len(code):
+                    break
+            else:
+                status = 0
         finally:
             os._exit(status)
     if os.waitpid(pid, 0)[1] != 0:
-        os.close(fd)
-        raise MinilambdaError("The primer does not compile.")
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-    return fd
+        for fd in made:
+            os.close(fd)
+        raise MinilambdaError("The primers do not compile.")
+    for fd in made:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return made
+
+
+def _memfd() -> int:
+    return os.memfd_create("primer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

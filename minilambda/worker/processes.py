@@ -13,6 +13,7 @@ import select
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 
 from minilambda.errors import MinilambdaError
 from minilambda.settings import COMPILERS
@@ -23,6 +24,7 @@ from minilambda.worker.compilers import Compilers
 from minilambda.worker.events import CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunnerReady, RunOrder
 from minilambda.worker.handles import CompilerHandle, RunnerHandle
 from minilambda.worker.launch import TemplateHandle
+from minilambda.worker.wall_report import WallReport
 
 _MAX_UNANSWERED = 8  # requests to the template under way: few enough that they always fit into its socket
 _YOUNG_S = 5.0  # a template that dies younger than this makes the next one wait
@@ -32,9 +34,20 @@ _CLOSE_S = 5.0  # longest that ``close`` waits for processes to be gone, seconds
 class Processes:
     """The processes under one agent."""
 
-    def __init__(self, slots: int, choice: str = "tiered", compilers: int = 2) -> None:
+    def __init__(
+        self,
+        slots: int,
+        choice: str = "tiered",
+        compilers: int = 2,
+        readable: str = "",
+        required: bool = False,
+        tell: Callable[[str], None] = lambda walls: None,
+    ) -> None:
+        """Runners may read in the directory ``readable``. For ``required`` and ``tell`` see ``WallReport``."""
         self.generation = 0  # grows whenever ``descriptors()`` changes
         self._slots = slots  # runners have the slots 0 to slots - 1
+        self._readable = readable
+        self._report_walls = WallReport(required, tell)
         self._choice = choice  # of compilers, one of settings.COMPILERS
         self._compilers = Compilers(compilers, lambda: CompilerHandle(self._next_number()), self._fork, self._report)
         self._template: TemplateHandle | None = None  # None: not started, or it could not be started again
@@ -69,7 +82,10 @@ class Processes:
         return fds if self._template is None else [*fds, self._template.channel.fileno()]
 
     def readable(self, fd: int) -> list[ProcessEvent]:
-        """Read a descriptor that is ready and tell what happened. Never raises for what a process does."""
+        """Read a descriptor that is ready and tell what happened. Never raises for what a process does.
+
+        Raises MinilambdaError where a wall is absent that is required.
+        """
         child = self._by_fd.get(fd)
         if child is not None:
             events = child.hear()
@@ -182,7 +198,7 @@ class Processes:
 
     def _launch(self) -> None:
         delay = 0.0 if self._early_deaths == 0 else min(_YOUNG_S, 0.1 * 2.0**self._early_deaths)
-        self._template = TemplateHandle(COMPILERS[self._choice], delay)
+        self._template = TemplateHandle(COMPILERS[self._choice], delay, self._readable, self._report_walls.required)
         self._unanswered = 0
         self.generation += 1
 
@@ -222,6 +238,7 @@ class Processes:
         if isinstance(child, CompilerHandle):
             self._compilers.keep(child, events)
         elif events and isinstance(events[0], RunnerReady):
+            self._report_walls.note(self._runners[events[0].slot].walls or ())
             self._compilers.rest()  # not before: at the start of a worker, nothing is more urgent than its runners
 
     def _hear_template(self, template: TemplateHandle) -> list[ProcessEvent]:

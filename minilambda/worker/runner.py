@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+import select
+from collections.abc import Callable, Mapping
 
-from minilambda.worker import codec, walls
+from minilambda.worker import codec, primer, walls
 from minilambda.worker.channel import MAX_SPILL, Channel
+from minilambda.worker.events import RunOrder
 from minilambda.worker.guest import GuestHost
+from minilambda.worker.limits import KernelLimits
 from minilambda.worker.places import Places
 from minilambda.worker.toolchain import BadArtifact
 
+_QUIET_S = (
+    0.02  # when no order came for so long, there is time to prepare for guests that are not the usual kind, seconds
+)
 _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this many
 
 
@@ -24,13 +30,20 @@ class Runner:
     """The loop of a runner process."""
 
     def __init__(
-        self, channel: Channel, stdout_fd: int, stderr_fd: int, primer_fd: int, places: Mapping[str, Places]
+        self,
+        channel: Channel,
+        stdout_fd: int,
+        stderr_fd: int,
+        primers: primer.Artifacts,
+        places: Mapping[str, Places],
+        raise_walls: Callable[[], list[str]],
     ) -> None:
         self._channel = channel
         self._stdout_fd = stdout_fd  # memfd that receives the guest's standard output
         self._stderr_fd = stderr_fd  # memfd that receives the guest's standard error
-        self._primer_fd = primer_fd  # the primer's artifact
-        self._places = places  # where guests run, by compiler; the primer's is the first one's
+        self._primers = primers  # of the first compiler
+        self._places = places  # where guests run, by compiler
+        self._raise_walls = raise_walls  # answers a line for each
 
     def serve(self) -> None:
         """Raise the walls, then carry out orders until the agent closes the channel.
@@ -38,22 +51,28 @@ class Runner:
         Raises ChannelClosed then, and whatever else goes wrong in our own code.
         """
         walls.set_name("ml-runner")
-        raised = walls.raise_walls()
-        host = GuestHost(self._stdout_fd, self._stderr_fd, self._places, standard=True)
-        host.prime(f"/proc/self/fd/{self._primer_fd}")
-        for fd in (self._primer_fd, self._stdout_fd, self._stderr_fd):
-            os.close(fd)
+        limits = KernelLimits()
+        raised = self._raise_walls()
+        host = GuestHost(self._stdout_fd, self._stderr_fd, self._places, limits, standard=True)
         self._channel.before_spill = host.lift_limits
+        self._prime(host, primer.ORDER, self._primers.module)
+        self._channel.send(codec.pack("ready", raised))
+        if not select.select([self._channel], [], [], _QUIET_S)[0]:  # there is time
+            self._prime(host, primer.COMPONENT_ORDER, self._primers.component)
+        for fd in (self._stdout_fd, self._stderr_fd, *self._primers):  # the streams are the standard ones now
+            os.close(fd)
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._channel.send(codec.pack("ready", raised))
         runs = 0
         while True:
             self._one_run(host)
             runs += 1
             if runs % _RUNS_PER_COLLECTION == 0:
                 gc.collect()
+
+    def _prime(self, host: GuestHost, order: RunOrder, artifact: int) -> None:
+        host.prime(codec.decode_order(codec.unpack(codec.encode_order(order))), f"/proc/self/fd/{artifact}")
 
     def _one_run(self, host: GuestHost) -> None:
         received = self._channel.receive(MAX_SPILL)

@@ -31,7 +31,7 @@ from minilambda._version import __version__
 from minilambda.fields import MAX_FRAME
 from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import actions as a
-from minilambda.worker import toolchain
+from minilambda.worker import rehearsal, releases, toolchain
 from minilambda.worker.core import Core
 from minilambda.worker.dealer import Dealer
 from minilambda.worker.entry import Entry
@@ -48,11 +48,8 @@ BATCH = 64
 OUTBOX = 4096
 """Messages that wait for a broker that does not take them, at most; then the connection is made anew."""
 
-RETRY = 0.05
-"""What the broker did not take is tried again after so long, seconds."""
-
-LONGEST = 3600.0
-"""No wait is longer, seconds."""
+RETRY, LONGEST = 0.05, 3600.0
+"""How long a turn waits at most, seconds: while the broker does not take a message, and otherwise."""
 
 _ACCEPTED = wire.by_name((*m.BROKER_MESSAGES, m.Refused))
 _MAX_BODY = 8 * MAX_FRAME
@@ -81,9 +78,10 @@ class Worker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer: Dealer | None = None
         self._outbox: deque[list[bytes]] = deque()  # messages of this turn, or that could not be sent yet
-        self._processes = Processes(settings.slots, settings.compiler, settings.compilers)
         marks = {compiler: toolchain.fingerprint(compiler) for compiler in COMPILERS[settings.compiler]}
         self._artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
+        walls = (self._artifacts.readable, settings.walls == "required", self._core.words.know_walls)
+        self._processes = Processes(settings.runners, settings.compiler, settings.compilers, *walls)
         self._wasm = WasmFiles()
         self._epoll = select.epoll()
         self._polled: set[int] = set()  # descriptors of the processes that are polled
@@ -99,6 +97,7 @@ class Worker:
         sockets.seed_libzmq()
         self._connect()
         self._processes.start()
+        rehearsal.rehearse()
         self._epoll.register(self._signals, select.EPOLLIN)
         gc.collect()
         gc.freeze()  # what is there by now stays: no collection needs to look at it
@@ -241,7 +240,7 @@ class Worker:
         self._connect()
 
     def _find_artifact(self, action: a.FindArtifact) -> a.Event:
-        return self._artifacts.find(action.digest, action.compilers)
+        return self._artifacts.find(action.digest, action.compilers, action.alone)
 
     def _release_artifact(self, action: a.ReleaseArtifact) -> None:
         self._artifacts.release(action.digest, action.compiler)
@@ -311,6 +310,7 @@ def run_worker(
     none has answered for some seconds; ``entry`` has the keys. Returns the exit code. Raises ``MinilambdaError`` when
     the platform or the cache directory can't serve.
     """
+    releases.warn()
     tell = (lambda: on_registered(name)) if on_registered else None
     worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered, entry)
     for number in (signal.SIGTERM, signal.SIGINT):

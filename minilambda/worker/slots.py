@@ -43,7 +43,7 @@ class Slots:
     def __init__(self, settings: WorkerSettings, emit: Callable[[Action], None]) -> None:
         self._settings = settings
         self._emit = emit
-        self.all = [Slot(index) for index in range(settings.slots)]
+        self.all = [Slot(index) for index in range(settings.runners)]
         self.idle: OrderedDict[int, Slot] = OrderedDict()  # slots whose runner waits for an order, the next one first
         self.untold = False  # whether a run may be going on that nobody has reported
         self.soonest = math.inf  # ``tick`` has nothing to do before this time, seconds
@@ -79,6 +79,8 @@ class Slots:
         only runners of other principals idle, one of those makes room for a new runner, unless one is coming already
         that the ``ahead`` older jobs that wait do not take.
         """
+        if self._settings.fresh_runner and len(self.busy) >= self._settings.slots:
+            return None  # the idle runners are for the jobs after these
         digest, principal = job.spec.module, job.ref.principal
         best = foreign = None
         for slot in self.idle.values():
@@ -154,7 +156,10 @@ class Slots:
         """The runner is free again."""
         slot.job = slot.kill_at = slot.look_at = None
         slot.told = True
-        if slot.state == "busy":
+        if slot.state == "busy" and self._settings.fresh_runner:
+            slot.failures = 0
+            self.kill(slot)
+        elif slot.state == "busy":
             slot.state, slot.failures = "idle", 0
             self.idle[slot.index] = slot
             self.idle.move_to_end(slot.index, last=False)  # what its process needs is still in the processor's caches

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minilambda.worker.actions import ArtifactAbsent, ArtifactFound, ArtifactLocked
 from minilambda.worker.cache import ArtifactCache
+from minilambda.worker.handover import Handover
 
 CLOSE_PATIENCE = 5.0
 """How long a worker that ends waits for artifacts that are being written, seconds."""
@@ -19,8 +20,9 @@ LOST = -1
 class Artifacts:
     """The artifacts at hand, each an open descriptor, and the caches on disk behind them, one for each compiler."""
 
-    def __init__(self, caches: Mapping[str, ArtifactCache]) -> None:
+    def __init__(self, caches: Mapping[str, ArtifactCache], handover: Handover) -> None:
         self._caches = caches
+        self._handover = handover
         self._open: dict[tuple[str, str], int] = {}  # digest and compiler to descriptor
 
     @property
@@ -28,10 +30,17 @@ class Artifacts:
         """Why the disk is of no use, for people; None when it works."""
         return next((cache.problem for cache in self._caches.values() if cache.problem), None)
 
-    def find(self, digest: str, compilers: tuple[str, ...]) -> ArtifactFound | ArtifactAbsent | ArtifactLocked:
+    @property
+    def readable(self) -> str:
+        """The directory that runners must be able to read; empty where there is none."""
+        return self._handover.path
+
+    def find(
+        self, digest: str, compilers: tuple[str, ...], alone: bool = False
+    ) -> ArtifactFound | ArtifactAbsent | ArtifactLocked:
         """An artifact on disk by one of the compilers, the first one's before the others'.
 
-        Else the right to make the last one's, or word that another worker makes it.
+        Else the right to make the last one's, or word that another worker makes it; ``alone``: let it.
         """
         last = compilers[-1]
         for locked in (False, True):
@@ -40,9 +49,9 @@ class Artifacts:
                 if found is not None:
                     if locked:
                         self._caches[last].unlock(digest)
-                    self._hold(digest, compiler, found.fd)
+                    self._hold(digest, compiler, self._handover.give(found.fd))
                     return ArtifactFound(digest, compiler, found.component)
-            if not locked and not self._caches[last].lock(digest):
+            if not locked and not self._caches[last].lock(digest) and not alone:
                 return ArtifactLocked(digest)
         return ArtifactAbsent(digest, last)
 
@@ -70,6 +79,7 @@ class Artifacts:
             cache.close(CLOSE_PATIENCE)
         for digest, compiler in list(self._open):
             self.drop(digest, compiler, corrupt=False)
+        self._handover.close()
 
     def _hold(self, digest: str, compiler: str, fd: int) -> None:
         self.drop(digest, compiler, corrupt=False)
@@ -113,4 +123,5 @@ def open_artifacts(directory: Path, fingerprints: Mapping[str, str], max_bytes: 
 
     Raises ``CacheError`` when the directory can't be trusted.
     """
-    return Artifacts({name: ArtifactCache(directory, mark, max_bytes) for name, mark in fingerprints.items()})
+    caches = {name: ArtifactCache(directory, mark, max_bytes) for name, mark in fingerprints.items()}
+    return Artifacts(caches, Handover(directory))

@@ -11,6 +11,7 @@ compiler's channel. Messages to it: ``["started", id, pid]`` with a pidfd, ``["f
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import select
@@ -36,10 +37,11 @@ MAX_FDS = 4
 class Template:
     """The loop of the template process."""
 
-    def __init__(self, channel: Channel, compilers: tuple[str, ...]) -> None:
+    def __init__(self, channel: Channel, compilers: tuple[str, ...], enclosure: walls.Enclosure) -> None:
         self._channel = channel
+        self._enclosure = enclosure  # the walls of the children
         self._compilers = compilers  # the fastest code first, the quickest compilation last
-        self._primer_fd = primer.artifact(compilers[0])
+        self._primers = primer.artifacts(compilers[0])
         self._places = places.make_places(compilers)
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> the agent's id of the child, pid
@@ -80,25 +82,28 @@ class Template:
     def _fork(self, kind: str, child: int, fds: list[int]) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become(kind, fds)
+            self._become(kind, child, fds)
         pidfd = os.pidfd_open(pid)  # the child is not reaped yet, so the number is still its own
         self._children[pidfd] = (child, pid)
         self._poll.register(pidfd, select.POLLIN)
         return pidfd
 
-    def _become(self, kind: str, fds: list[int]) -> NoReturn:
+    def _become(self, kind: str, number: int, fds: list[int]) -> NoReturn:
         """Be the child. Never returns into the template's loop."""
         status = FAILED
         try:
             walls.die_with_parent(self._pid)
+            walls.have_own_files()
+            readable = [] if self._enclosure.readable is None else [self._enclosure.readable]
+            raise_walls = functools.partial(self._enclosure.raise_walls, kind, number)
             if kind == "runner":
-                walls.close_all_but([*fds, self._primer_fd])
+                walls.close_all_but([*fds, *readable, *self._primers])
                 channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=1)
-                work = runner.Runner(channel, fds[1], fds[2], self._primer_fd, self._places).serve
+                work = runner.Runner(channel, fds[1], fds[2], self._primers, self._places, raise_walls).serve
             else:
-                walls.close_all_but(fds)
+                walls.close_all_but([*fds, *readable])
                 channel = Channel(socket.socket(fileno=fds[0]), max_fds=2)
-                work = compiler.Compiler(channel, self._compilers[-1]).serve
+                work = compiler.Compiler(channel, self._compilers[-1], raise_walls).serve
             status = _attempt(channel, work)
         finally:
             # The interpreter's own shutdown trips over the threads that wasmtime has started.
@@ -135,15 +140,19 @@ def _how(exitcode: int) -> str:
         return f"killed by signal {-exitcode}"
 
 
-def main(agent: int, fd: int, compilers: tuple[str, ...], delay: float) -> None:
-    """Be the template of the process ``agent``, over the channel ``fd``, after ``delay`` seconds."""
+def main(agent: int, fd: int, compilers: tuple[str, ...], delay: float, readable: str, required: bool) -> None:
+    """Be the template of the process ``agent``, over the channel ``fd``, after ``delay`` seconds.
+
+    ``readable`` and ``required`` are for the walls of its children: see ``walls.enclose``.
+    """
     walls.die_with_parent(agent)
     walls.ignore_stops()
     walls.set_name("ml-template")
     walls.forget_environment()
     walls.deepen_stack()
     time.sleep(delay)  # here, where nobody waits: the agent must not, and it can kill this process meanwhile
-    template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compilers)
+    enclosure = walls.enclose(agent, readable, required)
+    template = Template(Channel(socket.socket(fileno=fd), max_fds=MAX_FDS), compilers, enclosure)
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages shared with the children
     template.serve()
@@ -151,6 +160,7 @@ def main(agent: int, fd: int, compilers: tuple[str, ...], delay: float) -> None:
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), float(sys.argv[4]))
+        _agent, _fd, _compilers, _delay, _readable, _required = sys.argv[1:]
+        main(int(_agent), int(_fd), tuple(_compilers.split(",")), float(_delay), _readable, bool(_required))
     except MinilambdaError as error:
         sys.exit(error.message)

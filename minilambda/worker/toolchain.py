@@ -41,7 +41,7 @@ POOL: Final = {
     "max_memories_per_module": 1,
     "max_tables_per_module": 1,
     "table_elements": 1_000_000,
-    "linear_memory_keep_resident": 64 << 10,
+    "linear_memory_keep_resident": 16 << 10,
     "table_keep_resident": 4 << 10,
 }
 """A pool for one instance of a core module at a time, as most are: one memory, one table, no garbage collection.
@@ -144,7 +144,7 @@ def fingerprint(compiler: str = "cranelift") -> str:
 
 def is_component(wasm: Any) -> bool:
     """Whether the preamble is a component's. Says nothing of the bytes after it."""
-    return wasm[:8] == _COMPONENT_PREAMBLE
+    return bool(wasm[:8] == _COMPONENT_PREAMBLE)
 
 
 def one_line(text: str, limit: int = _ERROR_LIMIT) -> str:

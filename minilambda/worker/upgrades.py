@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from minilambda.settings import MIB
+from minilambda.notation import MIB
 from minilambda.worker.module import Module
 
 IDLE_AFTER = 1.0

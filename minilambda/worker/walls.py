@@ -2,18 +2,22 @@
 
 Walls are raised in the process itself, after the fork: walls of the template would not part its children from
 each other. Each is raised or reported absent; none is skipped in silence. What is needed to start at all
-(dying with the parent) is not a wall: it raises.
+(dying with the parent) is not a wall: it raises. Only namespaces are the template's: all its children share them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from minilambda.errors import MinilambdaError
+from minilambda.worker import identity, landlock, syscalls
+from minilambda.worker.seccomp import Filter
 
 MAX_DESCRIPTORS = 64
 """Descriptors that a walled process may have open (RLIMIT_NOFILE)."""
@@ -93,25 +97,107 @@ def close_all_but(keep: Iterable[int]) -> None:
     os.close(null)
 
 
-def raise_walls() -> list[str]:
-    """Raise every wall around this process, a runner or a compiler.
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """What the walls of all children of one template have in common."""
 
-    Answers one line for each wall: its name and "raised", or "absent: " and the reason.
+    parent: int  # the template's process id
+    namespaces: tuple[str, ...]  # what became of those that the children share, a line each
+    readable: int | None  # directory whose files, once handed over, a runner may read; None: there is none
+    required: bool  # nobody serves who lacks a wall
+    filters: Mapping[str, Filter | OSError]  # what each kind of process may call; or why that is not known
+
+    def raise_walls(self, kind: str, number: int) -> list[str]:
+        """Raise every wall around this process, a ``runner`` or a ``compiler``; ``number`` sets it apart from others.
+
+        Call it with one thread. Answers one line for each wall: its name and "raised", or "absent: " and the reason.
+        Raises MinilambdaError where one is absent that is required, and where the parent is dead.
+        """
+        walls: list[tuple[str, Callable[[], object]]] = [
+            ("session", os.setsid),
+            ("environment", forget_environment),
+            ("directory", lambda: os.chdir("/")),
+            ("umask", lambda: os.umask(0o077)),
+            ("core", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))),
+            ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))),
+            ("locked_memory", lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))),
+            ("oom_first", _taken_first),
+            ("privileges", lambda: self._give_up_privileges(number)),
+            # Not dumpable: a sibling of the same user can't trace this process or take its descriptors.
+            ("untraceable", be_untraceable),
+            ("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),
+            ("files", lambda: landlock.restrict(self.readable if kind == "runner" else None)),
+            ("tcp", lambda: landlock.need(landlock.TCP_SINCE)),
+            ("signals", lambda: landlock.need(landlock.SCOPES_SINCE)),
+            ("calls", lambda: self._filter(kind)),  # the last: it refuses what the others need
+        ]
+        lines = [*self.namespaces, *(f"{name} {_try(raise_one)}" for name, raise_one in walls)]
+        if self.readable is not None:
+            os.close(self.readable)
+        missing = absent(lines)
+        if missing and self.required and kind != "runner":  # the agent judges the reports of runners
+            raise MinilambdaError(lacking(missing))
+        return lines
+
+    def _give_up_privileges(self, number: int) -> None:
+        identity.become_nobody(number)
+        identity.drop_capabilities()
+        die_with_parent(self.parent)  # the kernel forgets that when the user changes
+
+    def _filter(self, kind: str) -> None:
+        found = self.filters[kind]
+        if isinstance(found, OSError):
+            raise found
+        found.install()
+
+
+def enclose(parent: int, readable: str, required: bool) -> Enclosure:
+    """Leave the namespaces of this machine, and make ready what the children of this process need.
+
+    ``readable`` is the path of a directory, or empty.
     """
-    walls: list[tuple[str, Callable[[], object]]] = [
-        ("session", os.setsid),
-        ("environment", forget_environment),
-        ("directory", lambda: os.chdir("/")),
-        ("umask", lambda: os.umask(0o077)),
-        ("core", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))),
-        ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))),
-        ("oom_first", _taken_first),
-        # Not dumpable: a sibling of the same user can't trace this process or take its descriptors.
-        ("untraceable", lambda: _prctl(_PR_SET_DUMPABLE, 0)),
-        ("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),
-        # Landlock and seccomp belong here, in this order: they refuse what the walls above need.
-    ]
-    return [f"{name} {_try(raise_one)}" for name, raise_one in walls]
+    namespaces = tuple(identity.leave_namespaces())
+    die_with_parent(parent)  # the kernel may have forgotten it
+    be_untraceable()
+    directory = None
+    with contextlib.suppress(OSError):  # then what is in it can't be read
+        directory = os.open(readable, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if readable else None
+    filters = {"runner": _make_filter(syscalls.RUNNER), "compiler": _make_filter(syscalls.COMPILER)}
+    return Enclosure(os.getpid(), namespaces, directory, required, filters)
+
+
+def be_untraceable() -> None:
+    """Nobody but root may trace this process, read its memory or take its descriptors."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def have_own_files() -> None:
+    """What /proc has of this process belongs to its user, until ``be_untraceable`` again."""
+    _prctl(_PR_SET_DUMPABLE, 1)
+
+
+def absent(lines: Iterable[str]) -> list[str]:
+    """Those of the lines of a report that name a wall that is not there."""
+    return [line for line in lines if not line.endswith(" raised")]
+
+
+def lacking(missing: Sequence[str]) -> str:
+    """The sentence for walls that are required and absent."""
+    walls = "; ".join(missing)
+    return f"Walls around guests are required, and not all can be raised here: {walls}."
+
+
+def in_short(lines: Iterable[str]) -> str:
+    """A report in a few words: "all", or "all but" the names of those that are absent."""
+    names = [line.partition(" ")[0] for line in absent(lines)]
+    return f"all but {', '.join(names)}" if names else "all"
+
+
+def _make_filter(allowed: Mapping[str, tuple[syscalls.Test, ...]]) -> Filter | OSError:
+    try:
+        return Filter(allowed)
+    except OSError as error:
+        return error
 
 
 def _try(raise_one: Callable[[], object]) -> str:
@@ -124,7 +210,7 @@ def _try(raise_one: Callable[[], object]) -> str:
 
 def _taken_first() -> None:
     # Plain calls: a text file's codecs would cost more than a millisecond in a process that was just forked.
-    # Only root can open this file once the process is untraceable, so it comes before that wall.
+    # Nobody but root can open this file once the process is untraceable, so it comes before that wall.
     fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, _KERNEL_TAKES_FIRST)

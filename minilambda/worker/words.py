@@ -49,6 +49,11 @@ class Words:
         self._execution = execution
         self._finished = finished
         self._emit = emit
+        self.walls = ""  # around guests, in a few words; known before the first registration
+
+    def know_walls(self, walls: str) -> None:
+        """What to say of the walls around guests from now on."""
+        self.walls = walls
 
     def register(self, draining: bool, now: float) -> None:
         who = self._identity
@@ -59,6 +64,7 @@ class Words:
             version=who.version,
             host=who.host,
             pid=who.pid,
+            walls=self.walls,
             draining=draining,
             ended=self._link.ended[0],
             seen=self._link.ended[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import signal
@@ -76,6 +77,16 @@ def test_a_compiler_that_needs_too_much_memory_is_stopped_by_its_limit(agent: Ag
     assert agent.compile(wat.HELLO).code is None
 
 
+def test_a_module_larger_than_the_memory_for_compiling_it_meets_that_limit(agent: Agent) -> None:
+    # given
+    agent.start()
+    # when
+    finished = agent.compile(wat.wasm("(module)") + b"\0\x84\x80\x80\x10\x03pad" + bytes(32 * MIB), memory_bytes=MIB)
+    # then
+    assert (finished.code, finished.size) == ("compile_limit", 0)
+    assert agent.compile(wat.HELLO).code is None
+
+
 @pytest.mark.parametrize(("timeout_ms", "said"), [(1, "more than the 1 ms"), (600_000, "stopped by the worker")])
 def test_a_compiler_is_stopped_when_the_agent_says_so(agent: Agent, timeout_ms: int, said: str) -> None:
     # given
@@ -107,6 +118,28 @@ def test_compilations_beyond_the_bound_wait_in_order() -> None:
         done = [agent.next(CompileFinished) for _ in names]
     assert {event.digest for event in done} == {name_of(name) for name in names}
     assert [event.digest for event in done if event.code is None] == [name_of("first"), name_of("third")]
+
+
+def test_what_nobody_waits_for_is_compiled_beside_the_rest_and_stands_back() -> None:
+    with running_agent(compilers=1) as agent:
+        # given
+        agent.start(0)
+        agent.settle(2)
+        before = agent.pids()
+        # when
+        for name in ("slow", "slow too"):
+            agent.order_compile(dataclasses.replace(compile_order(name), background=True), slow_module())
+        agent.settle(3)
+        (compiler,) = set(agent.pids()) - set(before)
+        # then it has a process of its own, which gives way to others, and the next one waits
+        while os.getpriority(os.PRIO_PROCESS, compiler) == os.getpriority(os.PRIO_PROCESS, 0):
+            agent.poll(0.01)
+        assert agent.compile(wat.HELLO).code is None
+        assert compiler in agent.pids()
+        agent.processes.kill_compiler(name_of("slow too"))
+        assert agent.next(CompileFinished).digest == name_of("slow too")
+        agent.processes.kill_compiler(name_of("slow"))
+        assert agent.next(CompileFinished).digest == name_of("slow")
 
 
 def test_a_compiler_waits_for_its_order_and_is_replaced_after_it(agent: Agent) -> None:

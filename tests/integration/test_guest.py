@@ -41,7 +41,7 @@ from tests.guest_process import order_for
 
 assert not engine.SHORT
 host = GuestHost(os.memfd_create("stdout"), os.memfd_create("stderr"), make_places(("cranelift",)))
-host.prime(f"/proc/self/fd/{primer.artifact('cranelift')}")
+host.prime(primer.ORDER, f"/proc/self/fd/{primer.artifacts('cranelift').module}")
 for text, fields in (
     (wat.HELLO, {}),
     (wat.DIVIDE, {}),

@@ -245,6 +245,18 @@ def test_an_acknowledged_result_is_named_and_sent_to_the_next_broker() -> None:
     assert ref("job") in driver.one(m.Register).finished
 
 
+def test_a_beat_that_says_that_the_last_result_is_safe_ends_a_worker_that_drains() -> None:
+    # given
+    driver = running(ref("job"))
+    driver.finish(0, outcome(b"out"))
+    driver.event(a.Drain())
+    assert not driver.exited
+    # when
+    driver.hear(m.Beat(driver.session, (ref("job"),)))
+    # then
+    assert driver.exited and not driver.core.finished
+
+
 def test_a_stale_result_is_not_offered_again() -> None:
     # given
     driver = running(ref("job"))

@@ -6,9 +6,9 @@ import pytest
 
 from minilambda import messages as m
 from minilambda.fields import MAX_FRAME
-from minilambda.settings import MIB
+from minilambda.notation import MIB
 from minilambda.worker import actions as a
-from minilambda.worker.elsewhere import LOCK_RETRY
+from minilambda.worker.elsewhere import LOCK_RETRY, TRUST
 from tests.unit.worker_driver import Driver, digest_of, outcome, ref, registered, wasm_of
 
 LARGE = wasm_of("large", 5 * MAX_FRAME + 7)
@@ -72,6 +72,18 @@ def test_a_module_that_another_worker_compiles_is_looked_for_until_it_is_there()
     driver.advance(LOCK_RETRY)
     driver.one(a.StartRun)
     driver.none(a.Compile)
+
+
+def test_a_module_that_another_worker_never_makes_is_compiled_here_after_a_time() -> None:
+    # given a worker of the same machine that has the lock and stands still
+    driver = registered()
+    driver.foreign_locks.add(HELLO)
+    driver.dispatch(ref())
+    # when, then
+    driver.advance(TRUST - LOCK_RETRY)
+    driver.none(a.Compile)
+    driver.advance(2 * LOCK_RETRY)
+    driver.one(a.Compile)
 
 
 def test_a_module_whose_other_compiler_gave_up_is_compiled_here() -> None:

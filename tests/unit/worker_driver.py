@@ -213,7 +213,7 @@ class Driver:
         if there:
             self.held.add((digest, there[0]))
             answer = a.ArtifactFound(digest, there[0], self.artifacts(there[0])[digest])
-        elif digest in self.foreign_locks or (digest, last) in self.locks:
+        elif (digest in self.foreign_locks or (digest, last) in self.locks) and not look.alone:
             answer = a.ArtifactLocked(digest)
         else:
             self.locks.add((digest, last))

@@ -1,0 +1,32 @@
+"""What the agent makes of a runner's report of its walls, before the runner gets anything to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from minilambda.errors import MinilambdaError
+from minilambda.worker import walls
+
+log = logging.getLogger("minilambda.worker")
+
+
+class WallReport:
+    """Says which walls are absent, once; ``tell`` gets the same in a few words, each time."""
+
+    def __init__(self, required: bool, tell: Callable[[str], None]) -> None:
+        self.required = required  # a runner that lacks one ends the worker
+        self._tell = tell
+        self._said: set[str] = set()  # lines that were logged
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Take a report in. Raises MinilambdaError where a wall is absent that is required."""
+        lines = tuple(lines)
+        missing = walls.absent(lines)
+        if missing and self.required:
+            raise MinilambdaError(walls.lacking(missing))
+        for line in missing:
+            if line not in self._said:
+                self._said.add(line)
+                log.warning("a wall around guests can't be raised here: %s", line.replace(" absent", "", 1))
+        self._tell(walls.in_short(lines))
