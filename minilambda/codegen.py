@@ -157,16 +157,17 @@ class _Source:
         return self._made("read(h, bodies, spare)")
 
     def _read_optional(self, field: Field) -> None:
-        self._add(f"    v = h.get({field.name!r})", "    if v is None:")
-        self._add(f"        o.{field.name} = {self._literal(field.default)}", "    else:", "        n -= 1")
+        self._add(f"    if {field.name!r} in h:", f"        v = h[{field.name!r}]", "        n -= 1")
         self._check(without_none(field.hint), "        ")
-        self._add(f"        o.{field.name} = v")
+        self._add(f"        o.{field.name} = v", "    else:")
+        self._add(f"        o.{field.name} = {self._literal(field.default)}")
 
     def _check(self, hint: Any, indent: str) -> None:
         """Lines that return None unless ``v`` is right, and make of it what the message has."""
         check = check_of(hint)
         if hint is JobRef or "refs" in getattr(hint, "__metadata__", ()):
-            self._add(f"{indent}v = {self._name(reader_of(JobRef) if hint is JobRef else _read_refs)}(v)")
+            read = reader_of(JobRef)
+            self._add(f"{indent}v = {self._name(read if hint is JobRef else _refs_reader(read))}(v)")
             lines = ["if v is None:", "    return None"]
         elif check is None:  # a part
             lines = ["if type(v) is not dict:", "    return None"]
@@ -176,28 +177,31 @@ class _Source:
             lines += ["v = tuple(v)"] if is_tuple(hint) else []
         self._add(*(indent + line for line in lines))
 
-    def _test(self, check: Check) -> str:
-        """The source of what is true of a right ``v``."""
+    def _test(self, check: Check, name: str = "v") -> str:
+        """The source of what is true of a right value of this name."""
         if not check.test:
-            return f"{self._name(check.accept)}(v)"
-        return re.sub(r"\busing\b", self._name(check.using), check.test)
+            return f"{self._name(check.accept)}({name})"
+        return re.sub(r"\bv\b", name, re.sub(r"\busing\b", self._name(check.using), check.test))
 
     def read_ref(self) -> Any:
         """The function that makes a reference of a list."""
         self._names["new"] = tuple.__new__
+        fields = self._shape.fields.values()
         self._add("if type(r) is not list or len(r) != 3:", "    return None")
-        for index, field in enumerate(self._shape.fields.values()):
-            self._add(
-                f"v = r[{index}]", f"if not ({self._test(cast(Check, check_of(field.hint)))}):", "    return None"
-            )
+        self._add(", ".join(f"v_{field.name}" for field in fields) + " = r")
+        for field in fields:
+            test = self._test(cast(Check, check_of(field.hint)), f"v_{field.name}")
+            self._add(f"if not ({test}):", "    return None")
         self._add("return new(cls, r)")
         return self._made("read(r)")
 
     def _read_bodies(self) -> None:
         bodies = self._shape.bodies
         if not bodies:
+            self._add("if bodies:", "    return None")
             return
-        self._add("if bodies:", *(f"    o.{name} = bodies.get({name!r}, b'')" for name in bodies))
+        self._add("if bodies:", *(f"    o.{name} = bodies.pop({name!r}, b'')" for name in bodies))
+        self._add("    if bodies:", "        return None")  # there is one that the message does not have
         self._add("else:", "    " + " = ".join(f"o.{name}" for name in bodies) + " = b''")
 
     def _recall(self) -> None:
@@ -220,8 +224,11 @@ def _needed(field: Field) -> bool:
     return field.default is REQUIRED
 
 
-def _read_refs(value: Any) -> tuple[JobRef, ...] | None:
-    if type(value) is not list or len(value) > MAX_REFS:
-        return None
-    refs = tuple(map(reader_of(JobRef), value))
-    return None if None in refs else refs
+def _refs_reader(read: Reader) -> Callable[[Any], tuple[JobRef, ...] | None]:
+    def read_refs(value: Any) -> tuple[JobRef, ...] | None:
+        if type(value) is not list or len(value) > MAX_REFS:
+            return None
+        refs = tuple(map(read, value))
+        return None if None in refs else refs
+
+    return read_refs

@@ -17,6 +17,9 @@ ZMTP has heartbeats for this too, but each of them costs libzmq a search through
 10,000 idle ones that takes a whole core.
 """
 
+FIXED_LIBZMQ = (4, 3, 5)
+"""A socket that strangers reach should have at least this release of libzmq, which has the fixes that are known."""
+
 UNHEARD_MS = 30_000
 """A connection whose data nobody acknowledges is dropped after so long, milliseconds."""
 
@@ -35,6 +38,17 @@ def seed_libzmq() -> None:
 
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     _seeded[:] = [os.getpid()]
+
+
+def warn_of_old_libzmq(version: tuple[int, int, int] | None = None) -> None:
+    """Log a warning where libzmq is older than ``FIXED_LIBZMQ``."""
+    found = version or zmq.zmq_version_info()
+    if found < FIXED_LIBZMQ:
+        import logging  # noqa: PLC0415 - a client's start does without it
+
+        log = logging.getLogger(__name__)
+        text = "libzmq %s is older than %s, which has the known fixes; install pyzmq from its wheel"
+        log.warning(text, ".".join(map(str, found)), ".".join(map(str, FIXED_LIBZMQ)))
 
 
 def allow_connections() -> None:

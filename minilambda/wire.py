@@ -76,22 +76,24 @@ def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) ->
     """
     if not frames or len(frames[0]) > MAX_FRAME:
         raise Malformed(BadRequest("A message is a header of at most 256 KiB, and its bodies."))
-    header = _unpack(frames[0])
     try:
-        version, cls = header["v"], accepted[header["type"]]
-        if version == VERSION and type(version) is int:
-            read, spare, bodies = _READERS.get(cls) or reader_of(cls), 2, None
-            if "bodies" in header or len(frames) > 1:
-                bodies = _bodies(header.get("bodies", ()), frames, shape_of(cls).bodies, max_body)
-                spare = 3
-            message: Message | None = read(header, bodies, spare)
+        header = _unpackb(frames[0])
+        cls = accepted[header["type"]]
+        if header["v"] is VERSION:  # as every int of this size is; if not, the careful way is right as well
+            read = _READERS.get(cls) or reader_of(cls)
+            if len(frames) == 1 and "bodies" not in header:
+                message: Message | None = read(header, None, 2)
+            else:
+                inside = len(frames) == 1 and len(frames[0]) <= max_body
+                bodies = _in_place(header["bodies"]) if inside else None
+                if bodies is None:
+                    bodies = _bodies(header.get("bodies", ()), frames, shape_of(cls).bodies, max_body)
+                message = read(header, bodies, 3)
             if message is not None:
                 return message
-    except (KeyError, TypeError):
+    except _ODD:
         pass
-    except RequestError as error:
-        raise Malformed(error, *_identity(header)) from None
-    return _careful(header, frames, accepted, max_body)
+    return _careful(_unpack(frames[0]), frames, accepted, max_body)
 
 
 def pack(part: Any) -> bytes:
@@ -148,10 +150,16 @@ def _cut(body: bytes) -> list[bytes]:
 # --- decoding ----------------------------------------------------------------------------------------
 
 
+_unpackb: Callable[[bytes], Any] = msgpack.unpackb  # keys are text or binary, text is UTF-8, arrays are lists
+_BROKEN = (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException)
+_ODD = (KeyError, RequestError, *_BROKEN)
+"""What the quick way raises at things that are not as they nearly always are."""
+
+
 def _unpack(header: bytes) -> dict[str, Any]:
     try:
-        value = msgpack.unpackb(header)  # keys are text or binary, text is UTF-8, arrays are lists
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
+        value = _unpackb(header)
+    except _BROKEN:
         raise Malformed(BadRequest("The header is not valid msgpack.")) from None
     if type(value) is not dict:
         raise Malformed(BadRequest("The header is not a msgpack map."))
@@ -198,6 +206,22 @@ def _check_version(version: Any) -> None:
 def _name(value: Any) -> str:
     """A name that a peer sent, for a sentence. Only texts are shown: a deep value can't be."""
     return repr(value[:64]) if type(value) is str else "what is no text"
+
+
+def _in_place(listing: Any) -> dict[str, bytes] | None:
+    """The bodies by name where each is in the header, as nearly always; None where anything is different or odd.
+
+    Which names there may be is left to who reads the message.
+    """
+    if type(listing) is not list:
+        return None
+    found: dict[str, bytes] = {}
+    for entry in listing:
+        name, body = entry
+        if type(entry) is not list or type(body) is not bytes or not 0 < len(body) <= MAX_IN_PLACE or name in found:
+            return None
+        found[name] = body
+    return found
 
 
 def _bodies(listing: Any, frames: Frames, names: tuple[str, ...], max_body: int) -> dict[str, bytes]:

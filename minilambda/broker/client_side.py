@@ -104,7 +104,7 @@ class ClientSide:
         if message.detach:
             self._promise(job)
             core.reply(route, Accepted(message.request, message.job, job.shown), job)
-        elif job.ended:
+        elif job.result is not None:
             core.reply(route, result_reply(job, message.request), job)
         else:
             self._wait(job, route, message.request, None)

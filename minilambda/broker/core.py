@@ -25,7 +25,7 @@ from minilambda.broker.client_side import ClientSide
 from minilambda.broker.disk_side import DiskSide
 from minilambda.broker.events import Action, Event, ModuleSlice, Paused, Received, Rejected, Route, Send, Unreachable
 from minilambda.broker.invariants import check_core
-from minilambda.broker.jobs import Job, JobKey
+from minilambda.broker.jobs import HANDED_BACK, MAX_ATTEMPTS, Job, JobKey
 from minilambda.broker.modules import ModuleStore
 from minilambda.broker.placement import Placement
 from minilambda.broker.promises import MAX_HELD, Promises
@@ -115,7 +115,7 @@ class Core:
 
     def tick(self, now: float) -> list[Action]:
         """Do what has become due."""
-        for kind, *rest in self.timers.due(now):
+        for kind, *rest in self.timers.due(now) if self.timers.soonest <= now else ():
             if kind == "alive":
                 self._worker_side.look_at(rest[0], now)
             elif kind == "wait":
@@ -130,9 +130,10 @@ class Core:
                 job = self.jobs[rest[0]]
                 self.queue.remove(job)
                 self.end(job, failed("queue_timeout"), {}, now)
-        for job in self.results.expire(now):
+        for job in self.results.expire(now) if self.results.soonest <= now else ():
             self.forget(job)
-        self.modules.expire(now)
+        if self.modules.soonest <= now:
+            self.modules.expire(now)
         return self._settle(now)
 
     def next_deadline(self) -> float | None:
@@ -158,7 +159,7 @@ class Core:
         self.input_bytes += job.cost
         if job.doubtful or (resent and self.settling.open):
             self.hold(job, now)
-        elif straight and self.scheduler.filled and not (self.queue.size or self.unclaimed.refs or self._full(job)):
+        elif straight and self.scheduler.has_room() and not (self.queue.size or self.unclaimed.refs or self._full(job)):
             self.queue.pass_through(job)
             self.placement.dispatch(job, self.scheduler.choose(job.spec.module), now)
             return
@@ -193,8 +194,8 @@ class Core:
         """The job goes back to where it came from, and its next attempt has another number."""
         self.queue.settle(job, now - job.dispatched_at if job.begun else None)
         self.placement.release(job)
-        if job.cancelling:
-            self.end(job, failed("cancelled"), {}, now)
+        if job.cancelling or job.attempt >= MAX_ATTEMPTS:
+            self.end(job, failed("cancelled") if job.cancelling else failed("poisoned", HANDED_BACK), {}, now)
             return
         if job.state == "limbo":
             self.unhold(job)

@@ -43,19 +43,19 @@ class JobSide:
         return job if job is not None and job.attempt == ref.attempt else None
 
     def _done(self, route: Route, principal: str, message: Done, now: float) -> None:
-        core = self._core
-        worker = self._find(route, message, now)
+        core, find, hear = self._core, self._find, self._hear
+        worker = find(route, message, now)
         if worker is None:
             return
         ref = message.ref
         if core.unclaimed.refs and core.unclaimed.has(worker, ref):
-            self._hear(worker, message)  # it keeps the result until the job is claimed
+            hear(worker, message)  # it keeps the result until the job is claimed
             return
         key = ref[:2]
         job = worker.jobs.get(key) or worker.leaving.get(key)
         if job is None or job.attempt != ref.attempt:
             core.count("stale_result")
-            self._hear(worker, message)
+            hear(worker, message)
             core.send(route, Acknowledge(worker.session, ref, stale=not core.answered(ref)))
             return
         if worker.arrivals and any(item.job is job for item in worker.arrivals.values()):
@@ -68,13 +68,13 @@ class JobSide:
             worker.jobs.pop(key, None)
             worker.leaving[key] = job
             job.leaving_since = now
-            self._hear(worker, message)
+            hear(worker, message)
             self._collect(worker, job, message.result, bodies, message.withheld, now)
             return
         # All is here: the job leaves the worker before the load is measured, so that this need not be done again.
         (worker.jobs if key in worker.jobs else worker.leaving).pop(key)
         job.worker = None
-        self._hear(worker, message)
+        hear(worker, message)
         core.end_at(worker, job, message.result, bodies, now)
 
     def _returned(self, route: Route, principal: str, message: Returned, now: float) -> None:

@@ -52,6 +52,11 @@ JOB_OVERHEAD = 2048
 UNSENT = -1
 """The sequence number of a dispatch that waits for the disk."""
 
+MAX_ATTEMPTS = 100_000
+"""Workers can hand a job back for ever, or claim an attempt that nobody made: such a job does not run again."""
+
+HANDED_BACK = f"The job was handed back by its workers until its attempts reached {MAX_ATTEMPTS}."
+
 STORY_LENGTH = 32
 """Events of its life that a job remembers, at most."""
 
@@ -115,7 +120,7 @@ class Job:
     @property
     def ref(self) -> JobRef:
         """The latest attempt."""
-        return JobRef(self.key[0], self.key[1], self.attempt)
+        return ref_of(self)
 
     @property
     def ended(self) -> bool:
@@ -131,17 +136,16 @@ class Job:
         """Why it failed; "" where it has not."""
         return self.result.error.code if self.result is not None and self.result.error is not None else ""
 
-    @property
     def kept_bytes(self) -> int:
         """What the ended job takes in memory, about."""
         return self.cost + len(self.stdout) + len(self.stderr) + len(self.value)
 
     def move(self, event: str, now: float) -> None:
         """Go to the next state. Raises ``InvariantError`` where there is none."""
-        after = TRANSITIONS.get((self.state, event))
-        if after is None:
-            raise InvariantError(self.tell(f"{event} is not possible when {self.state}"))
-        self.state = after
+        try:
+            self.state = TRANSITIONS[self.state, event]
+        except KeyError:
+            raise InvariantError(self.tell(f"{event} is not possible when {self.state}")) from None
         story = self.story
         story.append((now, event))
         if len(story) > STORY_LENGTH:
@@ -188,11 +192,19 @@ class Job:
         return f"job {self.key[1]!r} of {self.key[0]!r}: {problem}; attempt {self.attempt}; story: {story or 'none'}"
 
 
+_new = tuple.__new__
+
+
+def ref_of(job: Job) -> JobRef:
+    """Its latest attempt. Each job needs two: to read a property or to call a class of ours takes twice as long."""
+    return _new(JobRef, (*job.key, job.attempt))
+
+
 def spec_bytes(spec: JobSpec) -> int:
     """What the texts of a spec take in a header, bytes."""
-    total = 0
     if not spec.args and not spec.env:
-        return total
+        return 0
+    total = 0
     for text in spec.args:
         total += len(text.encode()) + 5
     for name, text in spec.env.items():

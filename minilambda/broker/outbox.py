@@ -75,7 +75,8 @@ class Outbox:
         connection = self._connections.get(route[0]) if self.waiting else None
         if connection is None:
             if size < LARGE:
-                outcome = self._put(frames, False)[0]
+                put = self._put
+                outcome = put(frames, False)[0]
                 if outcome is SENT:
                     return
                 if outcome is GONE:

@@ -6,7 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from minilambda.broker.events import ModuleSlice
-from minilambda.broker.jobs import UNSENT, Job
+from minilambda.broker.jobs import UNSENT, Job, ref_of
 from minilambda.broker.registry import Worker
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import Acknowledge, Dispatch, JobRef, Recall, RegisterAgain
@@ -14,11 +14,12 @@ from minilambda.messages import Acknowledge, Dispatch, JobRef, Recall, RegisterA
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
 
-SETTLE_AFTER = 0.05
-"""A worker is told that a result is safe after so long, where no dispatch has told it before, seconds."""
+SETTLE_AFTER = 1.5
+"""A worker is told that a result is safe after so many heartbeats, where nothing has told it before: a dispatch does,
+and the answer to a report, and a worker that had nothing to say for one heartbeat reports."""
 
 MAX_SETTLED = 64
-"""Results that one dispatch tells of, at most."""
+"""Results that one message tells of, at most."""
 
 
 class Placement:
@@ -30,7 +31,7 @@ class Placement:
     def place(self, now: float) -> None:
         """Give waiting jobs to workers that have room; then ask for jobs back that wait while others are free."""
         core, scheduler = self._core, self._core.scheduler
-        while core.queue.size and scheduler.filled:
+        while core.queue.size and scheduler.has_room():
             job = core.queue.pop()
             if job is None:
                 break
@@ -61,8 +62,8 @@ class Placement:
             core.promises.moved(job)
         worker.jobs[job.key] = job
         # A dispatch that waits for the disk gets its number when it goes: others may go before it.
-        number = 0
-        if job.saved > core.promises.written or worker.saved > core.promises.written:
+        number, written = 0, core.promises.written
+        if job.saved > written or worker.saved > written:
             worker.pending += 1
         else:
             number = worker.dispatched = worker.dispatched + 1
@@ -70,7 +71,7 @@ class Placement:
         spec, inline = job.spec, core.settings.inline_bytes
         size = core.modules.size(spec.module)
         part = None
-        if size <= inline and spec.module not in worker.warm:
+        if spec.module not in worker.warm and size <= inline:
             part = ModuleSlice("wasm", spec.module, 0, size)
         stdin, values = job.stdin, job.values
         withheld: dict[str, int] = {}
@@ -79,8 +80,8 @@ class Placement:
         if len(values) > inline:
             withheld["values"], values = len(values), b""
         # A dispatch that waits may never go, so it takes nothing along.
-        settled = self.take_settled(worker) if number else ()
-        message = Dispatch(worker.session, number, job.ref, spec, size, withheld, settled, b"", stdin, values)
+        settled = self.take_settled(worker) if number and worker.settled else ()
+        message = Dispatch(worker.session, number, ref_of(job), spec, size, withheld, settled, b"", stdin, values)
         if number:
             core.send(worker.route, message, part)
         else:
@@ -88,26 +89,30 @@ class Placement:
         core.scheduler.sent(worker, spec.module, now)
 
     def settle(self, worker: Worker, job: Job, now: float) -> None:
-        """The worker may forget a result: it is told with the next dispatch, or soon."""
+        """The worker may forget a result: it is told with the next dispatch or beat, or soon."""
         core = self._core
-        prompt = worker.draining or job.saved > core.promises.written or len(worker.settled) >= MAX_SETTLED
+        settled = worker.settled
+        prompt = worker.draining or job.saved > core.promises.written or len(settled) >= MAX_SETTLED
         if prompt or len(job.stdout) + len(job.stderr) + len(job.value) > MAX_FRAME:
             core.tell(worker, Acknowledge(worker.session, job.ref), job)
             return
-        if not worker.settled:
+        if not settled:
             worker.settled_at = now
             if not worker.settling:
                 self._settle_later(worker)
-        worker.settled.append(job.ref)
+        settled.append(ref_of(job))
 
     def _settle_later(self, worker: Worker) -> None:
         worker.settling = True
-        self._core.timers.set(("settled", worker.session), worker.settled_at + SETTLE_AFTER)
+        self._core.timers.set(("settled", worker.session), self._settle_at(worker))
+
+    def _settle_at(self, worker: Worker) -> float:
+        return worker.settled_at + SETTLE_AFTER * self._core.settings.heartbeat
 
     def settle_due(self, worker: Worker, now: float) -> None:
-        """It was time to tell a worker; mostly a dispatch has done so meanwhile, which leaves the timer as it is."""
+        """It was time to tell a worker; mostly that has been done meanwhile, which leaves the timer as it is."""
         worker.settling = False
-        if worker.settled and worker.settled_at + SETTLE_AFTER > now:
+        if worker.settled and self._settle_at(worker) > now:
             self._settle_later(worker)
         else:
             self.acknowledge(worker)
@@ -121,7 +126,7 @@ class Placement:
         return settled
 
     def acknowledge(self, worker: Worker) -> None:
-        """Tell the worker now: no dispatch has come by that could have."""
+        """Tell the worker now: nothing has come by that could have."""
         for ref in self.take_settled(worker):
             self._core.tell(worker, Acknowledge(worker.session, ref))
 

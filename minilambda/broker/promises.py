@@ -130,7 +130,7 @@ class Promises:
 
     def fresh(self) -> list[Job]:
         """The jobs whose acceptance is not on the disk yet: nobody was told of them, no worker has them."""
-        return [job for jobs in self._fresh.values() for job in jobs]
+        return [job for jobs in self._fresh.values() for job in jobs if job.journaled]
 
     def _pop(self, number: int) -> list[Held]:
         waiting = self._held.pop(number)

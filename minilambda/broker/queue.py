@@ -130,8 +130,9 @@ class Turns:
 
     def rest(self, share: Share) -> None:
         """Nothing of the share waits or runs any more."""
-        self.shares.move_to_end(share.name)
         self.idle += 1
+        if len(self.shares) > 1:
+            self.shares.move_to_end(share.name)
         if self.idle > IDLE:
             idle = [name for name, share in self.shares.items() if not (share.waiting or share.running)]
             for name in idle[: IDLE // 2]:
@@ -162,10 +163,11 @@ class FairQueue:
 
     def _group(self, job: Job) -> Share:
         """The share of a job that has none."""
-        principal = self._principals.share(job.key[0])
-        if principal.groups is None:
-            principal.groups = Turns(principal)
-        group = job.share = principal.groups.share(job.spec.group)
+        principal = self._principals.shares.get(job.key[0]) or self._principals.share(job.key[0])
+        groups = principal.groups
+        if groups is None:
+            groups = principal.groups = Turns(principal)
+        group = job.share = groups.shares.get(job.spec.group) or groups.share(job.spec.group)
         return group
 
     def push(self, job: Job, *, first: bool = False) -> None:
@@ -218,12 +220,17 @@ class FairQueue:
         """Charge a job that has a worker at once: the same as ``push`` and ``pop``, where nothing else waits."""
         group = self._group(job)
         charged = job.charged = group.average or self._average
-        for share in _both(group):
+        share: Share | None = group
+        while share is not None:
             turns = share.turns
             turns.idle -= not share.running
-            share.spent = turns.level = max(share.spent, turns.level)
+            if share.spent < turns.level:
+                share.spent = turns.level
+            else:
+                turns.level = share.spent
             share.running += 1
             share.pending += charged
+            share = share.above
 
     def _returned(self) -> Job | None:
         while self._back:
@@ -253,7 +260,8 @@ class FairQueue:
             cost = used if used > LEAST else LEAST
             group.average += WEIGHT * (cost - group.average) if group.average else cost
             self._average += WEIGHT * (cost - self._average)
-        for share in _both(group):
+        share: Share | None = group
+        while share is not None:
             share.pending -= charged
             share.spent += cost
             share.running -= 1
@@ -261,6 +269,7 @@ class FairQueue:
                 share.turns.enter(share)
             elif not share.running:
                 share.turns.rest(share)
+            share = share.above
 
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it is. Its entry stays behind until it comes up or such entries abound."""

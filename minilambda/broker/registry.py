@@ -41,6 +41,7 @@ class Worker:
     pending: int = 0  # dispatches that wait for the disk, and have no number yet
     saved: int = 0  # number of the write that knows the worker
     principal: str = "local"  # whose key it has shown
+    walls: str = ""  # around its guests, in a few words; "": it said nothing
     done: int = 0  # jobs ended, earlier sessions included
     jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
     leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
@@ -52,7 +53,8 @@ class Worker:
     load: int = 0  # jobs that it has or is about to get; the scheduler's own
     takes: bool = False  # counted as taking jobs; the scheduler's own
     free: int = 0  # slots counted as free; the scheduler's own
-    place: float | None = None  # bucket that it is in, load relative to slots; the scheduler's own
+    place: float | None = None  # bucket that it belongs into, load relative to slots; the scheduler's own
+    bucket: float | None = None  # bucket that it is in; the scheduler's own
 
     @property
     def takes_jobs(self) -> bool:
@@ -60,7 +62,8 @@ class Worker:
 
     def measure(self) -> int:
         """The queue length now: what the worker said, and what was sent since. Never less than is known of."""
-        return max(self.queue + self.dispatched + self.pending - self.seen, len(self.jobs))
+        said, known = self.queue + self.dispatched + self.pending - self.seen, len(self.jobs)
+        return said if said > known else known
 
     def believes(self, queue: int, seen: int) -> bool:
         """Whether a statement of queue length agrees with what was sent. Jobs can't vanish, nor arrive unsent."""

@@ -30,9 +30,9 @@ class Results:
         if not self._kept:
             self.soonest = job.ended_at + self._ttl
         self._kept.append(job)
-        if job.code in KEEP_INPUT:
+        if job.state == "failed" and job.code in KEEP_INPUT:
             self.again[job.key] = job
-        self.bytes += job.kept_bytes
+        self.bytes += job.kept_bytes()
         gone: list[Job] = []
         while self.bytes > self._limit and len(self._kept) > 1:
             gone.append(self._drop_oldest())
@@ -53,12 +53,12 @@ class Results:
     def _drop_oldest(self) -> Job:
         job = self._kept.popleft()
         self.again.pop(job.key, None)
-        self.bytes -= job.kept_bytes
+        self.bytes -= job.kept_bytes()
         return job
 
     def check(self) -> None:
         """Raise ``InvariantError`` when the bytes are miscounted."""
-        if self.bytes != sum(job.kept_bytes for job in self._kept):
+        if self.bytes != sum(job.kept_bytes() for job in self._kept):
             raise InvariantError("the bytes of the results are miscounted")
 
 

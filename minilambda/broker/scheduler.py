@@ -3,6 +3,9 @@
 Workers that have room are kept in buckets by load relative to slots; a decision takes the lowest bucket, looks for
 a worker there that knows the module, and else takes the one that has been there longest. No step looks at all
 workers or all jobs.
+
+A worker is put into its bucket when the next decision is made, not before: mostly a job has ended and another has come
+by then, and the worker is where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ PROBES = 8
 WARM_MODULES = 4096
 """Modules that a worker is remembered to have, at most."""
 
+MAX_STRAYED = 16
+"""Workers that wait to be put into their buckets, at most: so one decision never has to do with all workers."""
+
 _Workers = OrderedDict[Worker, None]
 
 
@@ -32,22 +38,43 @@ class Scheduler:
         self._order: list[float] = []  # heap of the keys of ``_buckets``, each once
         self._warm: dict[str, _Workers] = {}  # digest to workers that got the module in their session
         self.donors: _Workers = OrderedDict()  # workers with more jobs than slots, by their last dispatch
-        self.filled = 0  # buckets that are not empty: while there is one, some worker can take a job
+        self._filled = 0  # buckets that are not empty
+        self._strayed: dict[Worker, None] = {}  # workers whose place has changed, the latest last
         self.free_slots = 0  # of all workers that take jobs
         self.taking = 0  # workers that take jobs, now or when they have room
 
+    def has_room(self) -> bool:
+        """Whether some worker can take a job."""
+        if self._strayed:
+            self._arrange()
+        return self._filled > 0
+
     def update(self, worker: Worker) -> None:
-        """Measure a worker's load anew and put the worker where it belongs."""
+        """Measure a worker's load anew."""
         load = worker.load = worker.measure()
         slots = worker.slots
+        free, place = 0, None
         if worker.reachable and not worker.draining and not worker.doubted:
-            self._count(worker, slots - load if load < slots else 0, True)
-            place = load / slots if load < slots + self._prefetch else None
-        else:
-            self._count(worker, 0, False)
-            place = None
+            if load < slots:
+                free, place = slots - load, load / slots
+            elif load < slots + self._prefetch:
+                place = load / slots
+            if not worker.takes:
+                worker.takes = True
+                self.taking += 1
+        elif worker.takes:
+            worker.takes = False
+            self.taking -= 1
+        if free != worker.free:
+            self.free_slots += free - worker.free
+            worker.free = free
         if place != worker.place:
-            self._move(worker, place)
+            worker.place = place
+            if worker in self._strayed:
+                del self._strayed[worker]
+            elif len(self._strayed) >= MAX_STRAYED:
+                self._arrange()
+            self._strayed[worker] = None
         if self.donors and (load <= slots or not worker.reachable):
             self.donors.pop(worker, None)
 
@@ -59,9 +86,11 @@ class Scheduler:
 
     def remove(self, worker: Worker) -> None:
         """Forget a worker."""
-        self._count(worker, 0, False)
-        if worker.place is not None:
-            self._move(worker, None)
+        self.taking -= worker.takes
+        self.free_slots -= worker.free
+        worker.takes, worker.free, worker.place = False, 0, None
+        self._strayed.pop(worker, None)
+        self._move(worker)
         self.donors.pop(worker, None)
         for digest in worker.warm:
             self._cool(worker, digest)
@@ -69,6 +98,8 @@ class Scheduler:
 
     def choose(self, digest: str) -> Worker:
         """The worker for a job with this module. Raises ``InvariantError`` when none has room."""
+        if self._strayed:
+            self._arrange()
         bucket = self._lowest()
         first, warm = next(iter(bucket)), self._warm.get(digest)
         if not warm:
@@ -125,31 +156,32 @@ class Scheduler:
             del self.donors[worker]
         return None
 
-    def _count(self, worker: Worker, free: int, takes: bool) -> None:
-        if takes is not worker.takes:
-            self.taking += 1 if takes else -1
-            worker.takes = takes
-        if free != worker.free:
-            self.free_slots += free - worker.free
-            worker.free = free
+    def _arrange(self) -> None:
+        """Put the workers where they belong, behind those that have been there."""
+        for worker in self._strayed:
+            if worker.bucket != worker.place:
+                self._move(worker)
+            elif worker.place is not None:
+                self._buckets[worker.place].move_to_end(worker)
+        self._strayed.clear()
 
-    def _move(self, worker: Worker, place: float | None) -> None:
-        """Put a worker into another bucket, or into none."""
-        if worker.place is not None:
-            bucket = self._buckets[worker.place]
+    def _move(self, worker: Worker) -> None:
+        """Put a worker into the bucket of its place."""
+        if worker.bucket is not None:
+            bucket = self._buckets[worker.bucket]
             del bucket[worker]
             if not bucket:
-                self.filled -= 1
-        worker.place = place
+                self._filled -= 1
+        place = worker.bucket = worker.place
         if place is not None:
             target = self._buckets.get(place)
             if target is None:
                 target = self._buckets[place] = OrderedDict()
                 heapq.heappush(self._order, place)
             if not target:
-                self.filled += 1
+                self._filled += 1
             target[worker] = None
-        if len(self._order) > 2 * self.filled + 64:
+        if len(self._order) > 2 * self._filled + 64:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket}
             self._order = sorted(self._buckets)
 
@@ -170,9 +202,13 @@ class Scheduler:
     def check(self, workers: dict[int, Worker]) -> None:
         """Raise ``InvariantError`` where the indexes and the workers disagree."""
         placed = {worker: place for place, bucket in self._buckets.items() for worker in bucket}
-        if placed != {worker: worker.place for worker in workers.values() if worker.place is not None}:
+        if placed != {worker: worker.bucket for worker in workers.values() if worker.bucket is not None}:
             raise InvariantError("the buckets and the workers disagree")
-        if sorted(self._order) != sorted(self._buckets) or self.filled != sum(map(bool, self._buckets.values())):
+        if any(worker.bucket != worker.place and worker not in self._strayed for worker in workers.values()):
+            raise InvariantError("a worker is in a wrong bucket for good")
+        if any(worker.session not in workers for worker in self._strayed):
+            raise InvariantError("a worker that has gone is to be put into a bucket")
+        if sorted(self._order) != sorted(self._buckets) or self._filled != sum(map(bool, self._buckets.values())):
             raise InvariantError("the order of the buckets and the buckets disagree")
         if self.free_slots != sum(worker.free for worker in workers.values()):
             raise InvariantError("the free slots are miscounted")

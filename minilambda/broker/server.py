@@ -32,7 +32,7 @@ from minilambda.broker.events import (
 from minilambda.broker.outbox import Outbox
 from minilambda.broker.storage import Storage
 from minilambda.broker.transport import WAKING, Transport
-from minilambda.errors import BadRequest, MinilambdaError
+from minilambda.errors import BadRequest, Busy, MinilambdaError
 from minilambda.messages import (
     BROKER_MESSAGES,
     CLIENT_MESSAGES,
@@ -43,8 +43,9 @@ from minilambda.messages import (
     Refused,
     Request,
 )
-from minilambda.settings import BadSetting, BrokerSettings
-from minilambda.sockets import allow_connections
+from minilambda.notation import BadSetting
+from minilambda.settings import BrokerSettings
+from minilambda.sockets import allow_connections, warn_of_old_libzmq
 from minilambda.wire import Malformed, by_name, decode, encode, prepare, split_envelope
 
 BATCH = 256
@@ -72,7 +73,7 @@ def run_broker(
 ) -> int:
     """Run a broker until SIGTERM or SIGINT; returns the exit status.
 
-    ``endpoint`` is as ``settings.endpoint`` gives it; ``on_bound`` gets the one that is really bound. Without keys
+    ``endpoint`` is as ``notation.endpoint`` gives it; ``on_bound`` gets the one that is really bound. Without keys
     anyone who reaches the socket can run code, so an address beyond this machine needs ``insecure=True``.
     ``state_dir`` has what outlives the broker; without it nothing does. With ``keys`` only those talk that are
     authorized. Raises ``BadSetting`` when the address may not or can't be bound, or the list of keys can't be used,
@@ -80,6 +81,7 @@ def run_broker(
     """
     if keys is None and not is_local(endpoint):
         check_open(endpoint, insecure)
+    warn_of_old_libzmq()
     allow_connections()
     server = Server(settings, endpoint, state_dir, keys)
     # Jobs are many, long-lived and free of cycles: looking through them all would only make somebody wait.
@@ -232,22 +234,26 @@ class Server:
             message = decode(rest, ACCEPTED, self._settings.max_request_bytes)
         except Malformed as error:
             self._handle(Rejected(route, error), now)
+        except MemoryError:
+            self._handle(Rejected(route, Malformed(Busy("The broker has no memory left for this message."))), now)
         except Exception:  # a peer's bytes must not stop the broker, whatever decoding makes of them
             log.exception("a message could not be decoded")
             self._handle(Rejected(route, Malformed(BadRequest())), now)
         else:
-            self._receive(route, self._transport.sender, message, now)
+            try:
+                actions = self.core.receive(route, self._transport.sender, message, now)
+            except MemoryError:  # in the middle of a step: what is on the disk is sound, what is here may not be
+                raise
+            except Exception:
+                actions = self._apology(route, message)
+            self._carry_out(actions)
 
-    def _receive(self, route: Route, principal: str, message: Message, now: float) -> None:
-        try:
-            actions = self.core.receive(route, principal, message, now)
-        except Exception:
-            self._failed(message)
-            if isinstance(message, Request):
-                code, text = MinilambdaError.code, MinilambdaError.sentence
-                self._carry_out([Send(route, Refused(message.request, code, text))])
-            return
-        self._carry_out(actions)
+    def _apology(self, route: Route, message: Message) -> list[Action]:
+        """Answers a message that the core could not handle; called where that was caught."""
+        self._failed(message)
+        if not isinstance(message, Request):
+            return []
+        return [Send(route, Refused(message.request, MinilambdaError.code, MinilambdaError.sentence))]
 
     def _look_at_access(self, now: float) -> None:
         """Somebody may have been given or have lost the right to talk to this broker."""
@@ -264,6 +270,8 @@ class Server:
     def _handle(self, event: Event, now: float) -> None:
         try:
             actions = self.core.handle(event, now)
+        except MemoryError:
+            raise
         except Exception:
             self._failed(event)
             return

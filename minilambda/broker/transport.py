@@ -20,7 +20,7 @@ import zmq
 from minilambda.broker.access import Access, BrokerKeys
 from minilambda.broker.outbox import Flight, Outcome
 from minilambda.keys import LOCAL
-from minilambda.settings import BadSetting
+from minilambda.notation import BadSetting
 from minilambda.sockets import common_options, seed_libzmq
 
 NOW, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -99,14 +99,15 @@ class Transport:
         """
         if not self._timeout <= patience < 4 * self._timeout:
             self._set_timeout(patience)
+        recv = self._recv  # a function in an attribute is slow to call as one: it is looked for among the methods first
         try:
-            connection: bytes = self._recv()
+            connection: bytes = recv()
         except zmq.Again:
             return None
         frames: list[bytes] = []
         more = True
         while more:  # all parts of a message are here when the first is
-            frame = self._recv(0, False)
+            frame = recv(0, False)
             frames.append(frame.bytes)
             more = frame.more
         if self._who is not None:

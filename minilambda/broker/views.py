@@ -103,6 +103,7 @@ def worker_rows(workers: Iterable[Worker], now: float) -> tuple[dict[str, Any], 
             "host": worker.host,
             "pid": worker.pid,
             "version": worker.version,
+            "walls": worker.walls,
         }
 
     return _fit(row(worker) for worker in workers)

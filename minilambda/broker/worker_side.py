@@ -85,6 +85,7 @@ class WorkerSide:
             seen_at=now,
             moved_at=now,
             registered_at=now,
+            walls=message.walls,
             done=old.done if old is not None else 0,
         )
         core.workers.add(worker, principal)
@@ -171,7 +172,7 @@ class WorkerSide:
                 job.begun, job.asked_back = True, False
         if worker.reachable:
             self._hear(worker, message)
-            self._core.send(route, Beat(worker.session))
+            self._core.send(route, Beat(worker.session, self._core.placement.take_settled(worker)))
         else:
             # It reads again, but it has missed something: a new session puts both ends right.
             self._core.send(route, RegisterAgain())

@@ -7,6 +7,8 @@ these files and ``wire`` are what the code goes by.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minilambda.messages.client import (
     CLIENT_MESSAGES,
     REPLIES,
@@ -46,27 +48,29 @@ from minilambda.messages.parts import (
     Tier,
     Usage,
 )
-from minilambda.messages.worker import (
-    BROKER_MESSAGES,
-    WORKER_MESSAGES,
-    Acknowledge,
-    Beat,
-    Chunk,
-    Dispatch,
-    Done,
-    Fetch,
-    FromBroker,
-    FromWorker,
-    Goodbye,
-    Recall,
-    Register,
-    RegisterAgain,
-    Registered,
-    Report,
-    Returned,
-    Stop,
-    body_handle,
-)
+
+if TYPE_CHECKING:
+    from minilambda.messages.worker import (
+        BROKER_MESSAGES,
+        WORKER_MESSAGES,
+        Acknowledge,
+        Beat,
+        Chunk,
+        Dispatch,
+        Done,
+        Fetch,
+        FromBroker,
+        FromWorker,
+        Goodbye,
+        Recall,
+        Register,
+        RegisterAgain,
+        Registered,
+        Report,
+        Returned,
+        Stop,
+        body_handle,
+    )
 
 __all__ = [
     "BROKER_MESSAGES",
@@ -124,3 +128,13 @@ __all__ = [
     "WorkerList",
     "body_handle",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The messages between the broker and its workers, made when they are first used: a client does without them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'minilambda.messages' has no attribute {name!r}")
+    from minilambda.messages import worker  # noqa: PLC0415
+
+    globals()[name] = found = getattr(worker, name)
+    return found

@@ -193,7 +193,7 @@ class JobList(Reply):
 @dataclass(slots=True, unsafe_hash=True)
 class WorkerList(Reply):
     TYPE: ClassVar[str] = "workers"
-    workers: Rows  # maps of name, id, state, slots, queue, done, seen_ms, host, pid, version
+    workers: Rows  # maps of name, id, state, slots, queue, done, seen_ms, host, pid, version, walls
     queued: Count  # jobs in the broker's queue
 
 

@@ -22,6 +22,7 @@ class Register(Message):
     version: Label = ""
     host: Label = ""
     pid: Count = 0
+    walls: Label = ""  # around guests: "all", or "all but" those that can't be raised there
     draining: Flag = False
     ended: Count = 0  # the worker's last session, of which it takes nothing more; 0: none
     seen: Count = 0  # sequence number of the last dispatch that arrived in it
@@ -108,6 +109,7 @@ class Beat(FromBroker):
     """Answers a report: the broker lives."""
 
     TYPE: ClassVar[str] = "beat"
+    settled: Refs = ()  # as in a dispatch
 
 
 @dataclass(slots=True, unsafe_hash=True)

@@ -10,6 +10,7 @@ from minilambda.errors import BadRequest, UnsupportedVersion
 from minilambda.messages import (
     Accepted,
     Acknowledge,
+    Beat,
     GetResult,
     GetStatus,
     JobResult,
@@ -63,17 +64,33 @@ def test_a_worker_learns_that_a_result_is_safe_with_the_next_dispatch() -> None:
     world.run("second")
     # then
     assert agent.jobs[agent.ref("second")].settled == (first,)
-    world.wait(1.0)
+    world.wait(2.0)
     assert "acknowledge" not in kinds(agent.look())
 
 
-def test_a_worker_learns_soon_that_a_result_is_safe_where_no_dispatch_comes() -> None:
+def test_a_worker_learns_that_a_result_is_safe_with_the_answer_to_a_report_where_no_dispatch_comes() -> None:
+    # given
     world = World()
     agent = world.worker("w")
     world.run("j")
     ref = agent.ref("j")
     agent.done("j")
-    world.wait(0.1)
+    # when
+    world.wait(1.0)
+    answers = [*agent.look(), *agent.report()]
+    # then
+    assert answers == [Beat(agent.session, (ref,))]
+    world.wait(2.0)
+    assert agent.look() == []
+
+
+def test_a_worker_that_does_not_report_learns_that_a_result_is_safe_all_the_same() -> None:
+    world = World()
+    agent = world.worker("w")
+    world.run("j")
+    ref = agent.ref("j")
+    agent.done("j")
+    world.wait(2.0)
     assert Acknowledge(agent.session, ref) in agent.look()
 
 

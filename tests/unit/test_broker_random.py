@@ -105,7 +105,7 @@ class Chaos:
         )
         return pick(
             [
-                Run(number, job, spec, pick([True, False]), module, pick([b"", b"x" * 50])),
+                Run(number, job, spec, pick([True, False]), wasm=module, stdin=pick([b"", b"x" * 50])),
                 Run(number, job, spec),
                 GetStatus(number, job),
                 GetResult(number, job, pick([0, 10, 5000])),
@@ -163,6 +163,8 @@ class Chaos:
         """From now on nobody lies, nobody asks for more, and the disk works."""
         self.world.step(DiskWorks())
         for agent in self.agents:
+            self.world.wait(0.001)
+            agent.report()  # with what has arrived; else the broker would take the next word for an impatient one
             agent.jobs.clear()
             agent.register()
         for _ in range(400):

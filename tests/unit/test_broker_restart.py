@@ -29,7 +29,7 @@ REF = JobRef("local", "j", 3)
 def finish(agent: Agent, queue: int = 0) -> list[object]:
     """What the broker says to a result, at once and a moment later."""
     answers = agent.give(Done(agent.session, REF, queue, 0, COMPLETED, stdout=b"out"))
-    agent.world.wait(SETTLE_AFTER)
+    agent.world.wait(SETTLE_AFTER * agent.world.core.settings.heartbeat)
     return [*answers, *agent.look()]
 
 

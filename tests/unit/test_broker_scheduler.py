@@ -81,9 +81,9 @@ def test_warmth_never_beats_a_free_worker() -> None:
 def test_a_worker_gets_its_slots_and_the_prefetch_and_no_more() -> None:
     bench = Bench(2, prefetch=3)
     for _ in range(5):
-        assert bench.scheduler.filled
+        assert bench.scheduler.has_room()
         bench.dispatch()
-    assert not bench.scheduler.filled
+    assert not bench.scheduler.has_room()
 
 
 def test_a_worker_that_drains_gets_nothing() -> None:
@@ -92,7 +92,7 @@ def test_a_worker_that_drains_gets_nothing() -> None:
     bench.scheduler.update(bench.workers[0])
     bench.scheduler.check(bench.workers)
     assert (bench.dispatch(), bench.dispatch(), bench.dispatch()) == (1, 1, 1)
-    assert not bench.scheduler.filled
+    assert not bench.scheduler.has_room()
 
 
 def test_changing_loads_leave_no_memory_behind() -> None:
@@ -111,7 +111,7 @@ def test_a_choice_is_the_same_as_the_rules_taken_literally(slots: list[int], ste
     since = dict.fromkeys(bench.workers, 0)  # when a worker came to its present load, for the age of its place
     for clock, step in enumerate(steps, 1):
         roomy = [w for w in bench.workers.values() if w.load < w.slots + prefetch]
-        assert bool(bench.scheduler.filled) == bool(roomy)
+        assert bench.scheduler.has_room() == bool(roomy)
         busy = [w for w in bench.workers.values() if w.load]
         if step < 4 and roomy:
             digest = str(step % 2)

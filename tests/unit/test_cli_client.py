@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from minilambda.cli import client, exits, options, render, up
-from minilambda.client.results import Cluster, ModuleInfo, RunResult, WorkerInfo
+from minilambda.client.listings import Cluster, ModuleInfo, WorkerInfo
+from minilambda.client.results import RunResult
 from minilambda.errors import BY_CODE, Busy
 from minilambda.messages import ErrorInfo, Usage
 

@@ -6,7 +6,7 @@ import pytest
 
 from minilambda.cli import broker, client, main, options, up, worker
 from minilambda.cli.options import BadOption, Options
-from minilambda.settings import GIB, MIB
+from minilambda.notation import GIB, MIB
 
 
 def test_the_command_line_goes_before_the_environment_before_the_default() -> None:

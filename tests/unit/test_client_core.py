@@ -7,8 +7,7 @@ from math import inf
 
 import pytest
 
-from minilambda.client.calls import Patience
-from minilambda.client.core import PIECE
+from minilambda.client.calls import PIECE, Patience
 from minilambda.errors import (
     Busy,
     MinilambdaError,

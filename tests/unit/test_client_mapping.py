@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,8 @@ class Broker:
         self.running: dict[int, str] = {}
         self.cancelled: list[str] = []
         self.most = 0  # jobs that ran at a time
+        self.starts = 0  # jobs begun since an answer was last waited for
+        self.bursts: list[int] = []  # jobs begun between two waits
         self._last = 0
 
     def start(self, message: Request, source: Source | None = None, patience: float | None = None) -> int:
@@ -32,16 +35,26 @@ class Broker:
             return 0
         assert isinstance(message, Run)
         self._last += 1
+        self.starts += 1
         self.running[self._last] = message.job
         self.most = max(self.most, len(self.running))
         return self._last
 
     def step(self, timeout: float = float("inf"), most: int = 1) -> list[Ended]:
+        self.bursts += [self.starts] * bool(self.starts)
+        self.starts = 0
         if not timeout:
             return []
         call = (max if self.backwards else min)(self.running)
         job = self.running.pop(call)
         return [Ended(call, self.outcomes.get(job) or JobResult(call, job, Result("completed", 0), job.encode()))]
+
+
+class Quick(Broker):
+    """Every answer is there when it is looked for."""
+
+    def step(self, timeout: float = float("inf"), most: int = 1) -> list[Ended]:
+        return super().step(timeout or 1.0, most) if self.running else []
 
 
 def jobs(count: int) -> Iterator[Run]:
@@ -79,6 +92,38 @@ def test_no_more_inputs_are_taken_than_the_window_holds(ordered: bool) -> None:
         assert taken <= number + 1 + 5
     assert broker.most <= 5
     assert taken == 50
+
+
+def test_jobs_are_begun_together_where_the_window_is_large() -> None:
+    broker = Broker()
+    assert len(list(Pipeline(broker, MODULE, 64, True).run(jobs(256), True))) == 256
+    assert sum(broker.bursts) == 256
+    assert min(broker.bursts[:-1]) >= 8
+    assert broker.most <= 64
+
+
+def test_a_small_window_is_filled_at_once() -> None:
+    broker = Broker()
+    list(Pipeline(broker, MODULE, 4, True).run(jobs(20), True))
+    assert broker.bursts[1:] == [1] * 16
+
+
+def test_results_need_not_wait_for_inputs_that_are_slow_to_come() -> None:
+    taken = 0
+
+    def slowly() -> Iterator[Run]:
+        nonlocal taken
+        for job in jobs(20):
+            until = time.monotonic() + 0.002
+            while time.monotonic() < until:
+                pass
+            taken += 1
+            yield job
+
+    results = Pipeline(Quick(), MODULE, 64, True).run(slowly(), True)
+    for number, result in enumerate(results):
+        assert result.index == number
+        assert taken <= number + 2
 
 
 def test_no_inputs_are_no_results() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minilambda.client.core import PIECE
+from minilambda.client.calls import PIECE
 from minilambda.errors import (
     InputTooLarge,
     ModuleTooLarge,

@@ -17,11 +17,12 @@ import minilambda
 from minilambda import Client, errors
 from minilambda.client.calls import Patience
 from minilambda.client.link import Link
+from minilambda.client.listings import cluster, module_info
 from minilambda.client.modules import Module, Modules
-from minilambda.client.results import cluster, module_info, run_result
+from minilambda.client.results import run_result
 from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
 from minilambda.messages import ErrorInfo, JobResult, Result, WorkerList
-from minilambda.settings import BadSetting
+from minilambda.notation import BadSetting
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -234,6 +235,16 @@ def test_every_public_name_can_be_imported() -> None:
         minilambda.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_importing_the_package_imports_nothing_slow() -> None:
-    code = "import sys, minilambda; print([m for m in ('zmq', 'msgpack', 'rich', 'asyncio') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("statement", "slow"),
+    [
+        ("import minilambda", ("zmq", "msgpack", "rich", "asyncio")),
+        (
+            "from minilambda import Client; Client('127.0.0.1:1').close()",
+            ("rich", "asyncio", "logging", "socket", "tempfile", "minilambda.settings", "minilambda.messages.worker"),
+        ),
+    ],
+)
+def test_importing_the_package_imports_nothing_slow(statement: str, slow: tuple[str, ...]) -> None:
+    code = f"import sys; {statement}; print([name for name in {slow} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

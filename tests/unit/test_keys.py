@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from minilambda.curve import load_peer_keys, make_pair, pair_of
 from minilambda.keyfiles import locked, read_guarded, read_public, read_secret, replace_guarded, write_pair
 from minilambda.keys import (
+    KEY_LENGTH,
     BadKey,
     Pair,
     PeerKeys,
@@ -174,3 +175,15 @@ def test_a_guarded_file_is_replaced_whole_and_for_its_owner_only(tmp_path: Path)
 
 def test_a_pair_shows_its_public_key_only() -> None:
     assert repr(Pair("p", "s")) == "Pair(public='p')"
+
+
+def test_a_path_with_as_many_signs_as_a_key_is_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    pair = make_pair()
+    short = Path("/" + "k" * (KEY_LENGTH - len("/.public")) + ".public")
+    assert len(str(short)) == KEY_LENGTH
+    with pytest.raises(BadKey, match="does not exist"):
+        read_public(str(short), folder)
+    _, public = write_pair(folder, "k" * 30, pair)
+    assert read_public(str(public), folder) == pair.public
+    assert read_public(pair.public, folder) == pair.public

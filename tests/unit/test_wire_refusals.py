@@ -193,6 +193,10 @@ def run_header(bodies: Any) -> bytes:
         ([["stdin", 600], ["values", 600]], [bytes(600), bytes(600)]),
         ([["stdin", 2**60]], [b"x"]),
         ([["wasm", 1], ["stdin", 1], ["values", 1], ["wasm", 1]], [b"x"] * 4),
+        ({}, []),
+        ("", []),
+        ([["nope", b"x"]], []),
+        ([["stdin", b"x"], ["stdin", b"y"]], []),
     ],
 )
 def test_bodies_that_do_not_fit_their_list_are_refused(bodies: Any, frames: list[bytes]) -> None:
