@@ -12,8 +12,9 @@ from minilambda._version import __version__
 
 if TYPE_CHECKING:
     from minilambda.client.job import Job
+    from minilambda.client.listings import Cluster, JobInfo, ModuleInfo, Status, WorkerInfo
     from minilambda.client.modules import Module, ModuleLike
-    from minilambda.client.results import Cluster, JobInfo, ModuleInfo, RunResult, Status, WorkerInfo
+    from minilambda.client.results import RunResult
     from minilambda.client.spec import RunOptions
     from minilambda.client.sync import Client
     from minilambda.errors import JobError, MinilambdaError, RequestError
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": "minilambda.client.sync",
-    "Cluster": "minilambda.client.results",
+    "Cluster": "minilambda.client.listings",
     "ErrorInfo": "minilambda.messages",
     "Job": "minilambda.client.job",
     "JobError": "minilambda.errors",
-    "JobInfo": "minilambda.client.results",
+    "JobInfo": "minilambda.client.listings",
     "MinilambdaError": "minilambda.errors",
     "Module": "minilambda.client.modules",
-    "ModuleInfo": "minilambda.client.results",
+    "ModuleInfo": "minilambda.client.listings",
     "ModuleLike": "minilambda.client.modules",
     "RequestError": "minilambda.errors",
     "RunOptions": "minilambda.client.spec",
     "RunResult": "minilambda.client.results",
-    "Status": "minilambda.client.results",
+    "Status": "minilambda.client.listings",
     "Usage": "minilambda.messages",
-    "WorkerInfo": "minilambda.client.results",
+    "WorkerInfo": "minilambda.client.listings",
 }
 
 __all__ = [

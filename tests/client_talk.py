@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minilambda.client.calls import Action, Patience, Send
-from minilambda.client.core import PIECE, Core
+from minilambda.client.calls import PIECE, Action, Patience, Send
+from minilambda.client.core import Core
 from minilambda.messages import (
     GetStatus,
     JobResult,

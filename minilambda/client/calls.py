@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -45,6 +45,9 @@ ANSWERS: dict[type[Request], tuple[type[Reply], ...]] = {
 }
 """The replies, other than an error, that a request may get."""
 
+
+PIECE = 1024 * 1024
+"""A module up to this size rides along with the first job that needs it; a larger one is sent in such pieces, bytes."""
 
 MAX_SPEC_BYTES = 240 * 1024
 """What the arguments and the environment of a job may take together, bytes."""
@@ -130,6 +133,23 @@ def too_large(message: Request, source: Source | None, limits: Welcome) -> Reque
         if texts > MAX_SPEC_BYTES:
             return InputTooLarge(f"Arguments and environment have {texts} bytes; the broker takes {MAX_SPEC_BYTES}.")
     return None
+
+
+def ride_along(source: Source | None, inputs: int, limits: Welcome | None) -> Piece | None:
+    """The whole module where it is small enough to go with its job: one round trip instead of three."""
+    if source is None or not source.size or limits is None:
+        return None
+    if source.size > PIECE or source.size + inputs > limits.max_request_bytes:
+        return None
+    return Piece(source, 0, source.size)
+
+
+def next_piece(call: Call, message: Put) -> tuple[Put, Piece | None]:
+    """The next request of an upload, and the bytes that go with it; the first has none, and asks what is there."""
+    if not call.asked or call.source is None:
+        return message, None
+    piece = Piece(call.source, call.offset, min(PIECE, message.size - call.offset))
+    return replace(message, offset=call.offset), piece
 
 
 def out_of_time(call: Call, endpoint: str) -> Exception:

@@ -12,7 +12,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from minilambda.client.calls import ANSWERS, Action, Call, Ended, Patience, Piece, Send, Source, out_of_time, too_large
+from minilambda.client.calls import (
+    ANSWERS,
+    PIECE,
+    Action,
+    Call,
+    Ended,
+    Patience,
+    Send,
+    Source,
+    next_piece,
+    out_of_time,
+    ride_along,
+    too_large,
+)
 from minilambda.errors import MinilambdaError, RequestError, Unreachable, error_for
 from minilambda.messages import (
     TERMINAL,
@@ -27,9 +40,6 @@ from minilambda.messages import (
     Stored,
     Welcome,
 )
-
-PIECE = 1024 * 1024
-"""A module up to this size rides along with the first job that needs it; a larger one is sent in such pieces, bytes."""
 
 MAX_KNOWN = 10_000
 MAX_LACKS = 3
@@ -184,11 +194,12 @@ class Core:
             call.unanswered = call.unanswered or call.awaited
             if call.unanswered:
                 message = replace(message, again=True)
-            piece = self._ride_along(call.source, size) if lacks else None
+            if lacks and (piece := ride_along(call.source, size, self.welcome)) is not None:
+                self._know(message.spec.module)  # the requests behind this one need not carry it again
         elif isinstance(message, Put):
             if self._refuse(call, now, actions):
                 return
-            message, piece = self._next_piece(call, message)
+            message, piece = next_piece(call, message)
         elif isinstance(message, GetResult):
             longest = self.welcome.max_wait_ms if self.welcome is not None else 0
             message = replace(message, wait_ms=int(min(longest, max(0.0, call.left_ms(now)))))
@@ -207,21 +218,6 @@ class Core:
         if error is not None:
             self._end(call.message.request, error, now, actions)
         return error is not None
-
-    def _ride_along(self, source: Source | None, inputs: int) -> Piece | None:
-        """The whole module where it is small and the broker may lack it: one round trip instead of three."""
-        if source is None or not source.size or self.welcome is None:
-            return None
-        if source.size > PIECE or source.size + inputs > self.welcome.max_request_bytes:
-            return None
-        self._know(source.digest)  # the requests behind this one need not carry it again
-        return Piece(source, 0, source.size)
-
-    def _next_piece(self, call: Call, message: Put) -> tuple[Put, Piece | None]:
-        if not call.asked or call.source is None:
-            return message, None
-        piece = Piece(call.source, call.offset, min(PIECE, message.size - call.offset))
-        return replace(message, offset=call.offset), piece
 
     # --- replies --------------------------------------------------------------------------------------
 

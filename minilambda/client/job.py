@@ -6,10 +6,11 @@ import math
 import os
 from typing import TYPE_CHECKING, cast
 
-from minilambda.client.results import RunResult, Status, run_result, status
+from minilambda.client.results import RunResult, run_result
 from minilambda.messages import Cancel, GetResult, GetStatus, JobResult, JobStatus, RunAgain
 
 if TYPE_CHECKING:
+    from minilambda.client.listings import Status
     from minilambda.client.sync import Client
 
 QUICK = 30.0
@@ -36,7 +37,7 @@ class Job:
 
     def status(self) -> Status:
         """Where the job is. Raises ``NotFound`` for one that the broker does not know, or no longer."""
-        return status(cast(JobStatus, self._client.ask(GetStatus(0, self.id, self._principal))))
+        return self._status(GetStatus(0, self.id, self._principal))
 
     def result(self, timeout: float | None = None, *, check: bool = True) -> RunResult:
         """Wait for the result, at most ``timeout`` seconds. Raises ``TimeoutError``, else as ``Client.run`` does."""
@@ -55,7 +56,12 @@ class Job:
 
     def cancel(self) -> Status:
         """Cancel the job, whatever it is doing, and return at once; a job that has ended stays as it is."""
-        return status(cast(JobStatus, self._client.ask(Cancel(0, self.id, self._principal))))
+        return self._status(Cancel(0, self.id, self._principal))
+
+    def _status(self, request: GetStatus | Cancel) -> Status:
+        from minilambda.client.listings import status  # noqa: PLC0415 - few programs need it
+
+        return status(cast(JobStatus, self._client.ask(request)))
 
     def run_again(self, job_id: str | None = None) -> Job:
         """Run the ended job once more, as another job; returns that one's handle.

@@ -21,7 +21,7 @@ from minilambda.errors import InputTooLarge, MinilambdaError
 from minilambda.fields import MAX_FRAME
 from minilambda.keys import PeerKeys
 from minilambda.messages import REPLIES, Put, Refused, Reply, Request, Run
-from minilambda.settings import BadSetting
+from minilambda.notation import BadSetting
 from minilambda.sockets import common_options, connecting_options
 from minilambda.wire import Malformed, by_name, decode, encode
 
@@ -90,7 +90,11 @@ class Link:
     def start(self, message: Request, source: Source | None = None, patience: float | None = None) -> int:
         """Begin a call; ``step`` tells its end by this number. ``patience`` is in seconds."""
         number, actions = self._core.start(message, time.monotonic(), source, patience)
-        self._carry_out(actions)
+        try:
+            self._carry_out(actions)
+        except BaseException:
+            self.drop(number)
+            raise
         return number
 
     def drop(self, number: int) -> None:
@@ -251,8 +255,8 @@ class Link:
         if not flags and millis != self._recv_ms:
             self._socket.setsockopt(zmq.RCVTIMEO, millis)
             self._recv_ms = millis
-        try:
-            for _ in range(most):
+        for _ in range(most):
+            try:
                 frame = self._recv(flags)
                 flags = _NOW
                 while not frame:  # the empty one before each message
@@ -260,19 +264,16 @@ class Link:
                 frames = [frame]
                 while self._get(_RCVMORE):
                     frames.append(self._recv(flags))
-                self._take_in(frames)
-        except zmq.Again:
-            return
-
-    def _take_in(self, frames: list[bytes]) -> None:
-        now = time.monotonic()
-        try:
-            reply: Any = decode(frames, _REPLIES, MAX_REPLY)
-        except Malformed as error:
-            failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
-            self._carry_out(self._core.fail(error.request, failure, now))
-        else:
-            self._carry_out(self._core.received(reply, now))
+            except zmq.Again:
+                return
+            now = time.monotonic()
+            try:
+                reply: Any = decode(frames, _REPLIES, MAX_REPLY)
+            except Malformed as error:
+                failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
+                self._carry_out(self._core.fail(error.request, failure, now))
+            else:
+                self._carry_out(self._core.received(reply, now))
 
 
 def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:

@@ -15,8 +15,8 @@ from minilambda.messages import Cancel, JobResult, Reply, Request, Run
 Input = Sequence[str] | bytes | Mapping[str, Any]
 """One input of a ``map``: a list of arguments, bytes for stdin, or run options with ``args``."""
 
-_MANY = 16
-_GATHER = 0.001  # answers, or inputs, are waited for so long before the other side gets its turn, seconds
+_MANY = 16  # with so many jobs under way, answers are let gather: a process that wakes for each costs twice the time
+_GATHER = 0.001  # answers, or inputs, gather for so long before the other side gets its turn, seconds
 
 
 class Calls(Protocol):
@@ -39,18 +39,19 @@ class Pipeline:
         self._burst = max(1, window // 8)  # room that is let grow before jobs are begun, so that they go together
         self._begun = 0  # jobs begun
         self._more = True  # there may be more inputs
+        self._slow = False  # the inputs came slowly, last time
 
     def run(self, jobs: Iterator[Run], check: bool) -> Iterator[RunResult]:
         """The results. What still runs is cancelled when the caller leaves early or a failure is raised."""
         turn, needed = 0, 1  # results yielded; room in the window that is needed for more jobs to be begun
         try:
             while self._more or self._running or self._ended:
-                room, pause = self._window - (self._begun - turn), _GATHER
-                if self._more and room >= needed:
-                    room, pause = self._begin(jobs, room), 0.0
-                    needed = self._burst
                 index = turn if self._ordered else next(iter(self._ended), -1)
-                if index in self._ended:
+                ready = index in self._ended
+                room, pause = self._window - (self._begun - turn), _GATHER
+                if self._more and room >= needed and not (ready and self._slow):
+                    room, needed, pause = self._begin(jobs, room), self._burst, 0.0
+                if ready:
                     turn += 1
                     yield _result(index, *self._ended.pop(index), check)
                 elif self._running and not self._take_in(pause if self._more and room else inf):
@@ -65,6 +66,7 @@ class Pipeline:
         Where the inputs are slow to come, it stops in between, so that answers need not wait for them.
         """
         until = monotonic() + _GATHER
+        self._slow = False
         while room:
             job = next(jobs, None)
             if job is None:
@@ -74,11 +76,12 @@ class Pipeline:
             self._begun += 1
             room -= 1
             if monotonic() > until:
+                self._slow = True
                 break
         return room
 
     def _take_in(self, timeout: float) -> bool:
-        """Wait for an answer; False where none came."""
+        """Wait for answers; False where none came."""
         if len(self._running) >= _MANY:
             sleep(_GATHER)
         found = self._calls.step(timeout, self._window)

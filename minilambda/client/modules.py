@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import Union
 
 from minilambda.errors import MinilambdaError, ModuleTooLarge
-from minilambda.settings import MIB
+from minilambda.notation import MIB
 
 _PIECE = 1024 * 1024
 _KEPT = 64  # files and byte strings whose hashes are remembered
@@ -73,9 +73,14 @@ class Modules:
         if isinstance(module, (bytes, bytearray, memoryview)):
             return self._from_bytes(bytes(module))
         name = module if type(module) is str else os.fsdecode(module)
-        if name.startswith("sha256:") and re.fullmatch("sha256:[0-9a-f]{64}", name):
+        found = self._files.get(name)
+        if found is None and re.fullmatch("sha256:[0-9a-f]{64}", name):
             return Module(name)
-        return self._from_file(name, allowed)
+        if found is None or found.stat != _identity(os.stat(name)):
+            found = _read_file(name, allowed)
+            if found.stat is not None:
+                _remember(self._files, name, found)
+        return found
 
     def _from_bytes(self, data: bytes) -> Module:
         found = self._bytes.get(data)  # the same object is found by identity, its hash being kept in it
@@ -83,15 +88,6 @@ class Modules:
             found = Module("sha256:" + hashlib.sha256(data).hexdigest(), len(data), data=data)
             if len(data) <= _KEPT_BYTES:
                 _remember(self._bytes, data, found)
-        return found
-
-    def _from_file(self, path: str, allowed: Allowed) -> Module:
-        stat = _identity(os.stat(path))
-        found = self._files.get(path)
-        if found is None or found.stat != stat:
-            found = _read_file(path, allowed)
-            if found.stat is not None:
-                _remember(self._files, path, found)
         return found
 
 

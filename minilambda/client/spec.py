@@ -11,7 +11,7 @@ import msgpack
 
 from minilambda.errors import BadArguments
 from minilambda.messages import JobSpec
-from minilambda.settings import MAX_DURATION, MAX_SIZE, parse_size
+from minilambda.notation import MAX_DURATION, MAX_SIZE, parse_size
 
 
 class RunOptions(TypedDict, total=False):

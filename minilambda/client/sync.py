@@ -17,17 +17,7 @@ from minilambda.client.job import QUICK, Job
 from minilambda.client.link import Link
 from minilambda.client.mapping import Input, Pipeline
 from minilambda.client.modules import Module, ModuleLike, Modules
-from minilambda.client.results import (
-    Cluster,
-    JobInfo,
-    ModuleInfo,
-    RunResult,
-    WorkerInfo,
-    cluster,
-    job_info,
-    module_info,
-    run_result,
-)
+from minilambda.client.results import RunResult, run_result
 from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
 from minilambda.curve import load_peer_keys
 from minilambda.errors import InvalidModule, MinilambdaError
@@ -47,11 +37,13 @@ from minilambda.messages import (
     Welcome,
     WorkerList,
 )
-from minilambda.settings import DEFAULT_ADDRESS, endpoint
+from minilambda.notation import DEFAULT_ADDRESS, endpoint
 from minilambda.sockets import seed_libzmq
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from minilambda.client.listings import Cluster, JobInfo, ModuleInfo, WorkerInfo
 
 _INTERRUPTED = 1.0  # an interrupted call gives the broker so long to take note of the cancel, seconds
 
@@ -166,6 +158,8 @@ class Client:
 
         An admin may ask for those of another ``principal``, or of everybody by ``"*"``.
         """
+        from minilambda.client.listings import job_info  # noqa: PLC0415 - few programs need it
+
         reply = cast(JobList, self.ask(ListJobs(0, state, limit, principal)))
         return [job_info(row) for row in reply.jobs]
 
@@ -238,6 +232,8 @@ class Client:
 
     def modules(self) -> list[ModuleInfo]:
         """The modules that the broker has."""
+        from minilambda.client.listings import module_info  # noqa: PLC0415
+
         reply = cast(ModuleList, self.ask(ListModules(0)))
         return [module_info(row) for row in reply.modules]
 
@@ -247,6 +243,8 @@ class Client:
 
     def cluster(self, *, patience: float = QUICK) -> Cluster:
         """The workers, and how many jobs wait for them. ``patience`` is in seconds."""
+        from minilambda.client.listings import cluster  # noqa: PLC0415
+
         return cluster(cast(WorkerList, self.ask(ListWorkers(0), patience)))
 
     # --- inside ---------------------------------------------------------------------------------------

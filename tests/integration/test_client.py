@@ -201,6 +201,25 @@ def test_a_client_does_not_outlive_a_fork(client: Client) -> None:
     assert client.run(HELLO).stdout == b"hello\n"
 
 
+def test_an_interrupt_in_the_middle_of_a_request_leaves_no_half_of_it_behind(client: Client) -> None:
+    # given
+    client.run(HELLO)
+    link = client._live()
+    send = link._send
+
+    def interrupted(frame: bytes, flags: int) -> None:
+        if frame:
+            raise KeyboardInterrupt
+        send(frame, flags)
+
+    link._send = interrupted  # type: ignore[assignment]  # a signal never comes at the very moment that a test wants
+    # when
+    with pytest.raises(KeyboardInterrupt):
+        client.run(HELLO)
+    # then
+    assert client.run(HELLO).stdout == b"hello\n"
+
+
 def test_the_workers_are_listed(client: Client) -> None:
     found = client.cluster()
     assert [worker.name for worker in found.workers] == ["worker-1"]
