@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test guests test-guests check format bench peers sim chaos clean
+.PHONY: help venv demo test guests test-guests check format audit units bench peers sim chaos fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ format: venv ## put the sources into the format that `make check` asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+audit: $(VENV)/.stamp-audit ## ask the advisory database about all that minilambda runs on; ARGS=/opt/minilambda/bin/python for another place
+	@$(PY) tools/audit.py $(ARGS)
+
+units: ## check the systemd units with systemd-analyze
+	@sh tools/units.sh
+
 bench: $(VENV)/.stamp-bench ## all benchmarks, quick, on one page; ARGS="--full --write" for the long ones, into the docs
 	@$(PY) benchmarks/bench.py $(ARGS)
 
@@ -43,12 +49,19 @@ sim: venv ## the simulated clusters alone
 chaos: venv ## kill, freeze and part real processes under load; SECONDS=60 SEED=n, ARGS="..." for its options
 	$(PY) -m tests.chaos $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
+fuzz: venv ## feed hostile input to parts and to a whole broker; SECONDS=60 TARGET=decoder|cores|words|broker SEED=n, ARGS=--atheris
+	$(PY) -m tests.fuzz $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(TARGET),--target=$(TARGET)) $(if $(SEED),--seed=$(SEED)) $(ARGS)
+
 clean: ## remove everything that make made
 	rm -rf $(VENV) $(PEERS) .guests benchmarks/out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.stamp: setup.cfg pyproject.toml tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) test,dev
+	@touch $@
+
+$(VENV)/.stamp-audit: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) audit
 	@touch $@
 
 $(VENV)/.stamp-guests: $(VENV)/.stamp

@@ -210,7 +210,9 @@ class Agent:
 
     def _hear(self, messages: list[Message]) -> list[Message]:
         for message in messages:
-            if type(message) is Dispatch and message.session == self.session:
+            if type(message) is Registered and message.session != self.session:  # somebody has asked in its name
+                self.session, self.seen = message.session, 0
+            elif type(message) is Dispatch and message.session == self.session:
                 assert message.sequence == self.seen + 1
                 self.seen = message.sequence
                 self.jobs[message.ref] = message

@@ -18,7 +18,8 @@ import pytest
 import zmq
 
 from minilambda.broker.server import Server, run_broker
-from minilambda.settings import BadSetting, BrokerSettings, endpoint
+from minilambda.notation import BadSetting, endpoint
+from minilambda.settings import BrokerSettings
 from tests.broker_peers import (
     FRAME,
     PATIENCE_MS,

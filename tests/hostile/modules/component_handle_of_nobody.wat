@@ -1,0 +1,5 @@
+(component (type $r (resource (rep i32)))
+  (core module $m (func (export "make") (result i32) (i32.const 99)))
+  (core instance $i (instantiate $m))
+  (export $e "thing" (type $r))
+  (func (export "make") (result (own $e)) (canon lift (core func $i "make"))))

@@ -1,0 +1,6 @@
+(component (core module $m (memory (export "memory") 512)
+    (func (export "make") (result i32)
+      (memory.fill (i32.const 16) (i32.const 65) (i32.const 33000000))
+      (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 33000000)) (i32.const 0)))
+  (core instance $i (instantiate $m))
+  (func (export "make") (result string) (canon lift (core func $i "make") (memory (core memory $i "memory")))))

@@ -1,0 +1,6 @@
+(component (core module $m (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const -16))
+    (func (export "make") (param i32 i32) (result i32) (i32.const 0)))
+  (core instance $i (instantiate $m))
+  (func (export "make") (param "x" string) (result string)
+    (canon lift (core func $i "make") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))

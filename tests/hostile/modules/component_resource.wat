@@ -1,0 +1,6 @@
+(component (type $r (resource (rep i32))) (core func $new (canon resource.new $r))
+  (core module $m (import "r" "new" (func $new (param i32) (result i32)))
+    (func (export "make") (result i32) (call $new (i32.const 7))))
+  (core instance $i (instantiate $m (with "r" (instance (export "new" (func $new))))))
+  (export $e "thing" (type $r))
+  (func (export "make") (result (own $e)) (canon lift (core func $i "make"))))

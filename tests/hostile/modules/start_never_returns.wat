@@ -1,0 +1,1 @@
+(module (func $s (loop $again (br $again))) (start $s) (func (export "_start")))

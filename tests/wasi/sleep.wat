@@ -1,0 +1,15 @@
+;; Sleeps 50 ms by the monotonic clock; exits with the number of events, which is 1, or 99 where it slept less.
+(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (memory (export "memory") 1) (data (i32.const 16) "\01") (data (i32.const 24) "\80\f0\fa\02\00\00\00\00")
+  (func (export "_start") (local $from i64)
+    (i32.store8 (i32.const 8) (i32.const 0))
+    (i32.store (i32.const 16) (i32.const 1))
+    (drop (call $clock_time_get (i32.const 1) (i64.const 1) (i32.const 256)))
+    (local.set $from (i64.load (i32.const 256)))
+    (if (call $poll_oneoff (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)) (then unreachable))
+    (drop (call $clock_time_get (i32.const 1) (i64.const 1) (i32.const 256)))
+    (if (i64.lt_u (i64.sub (i64.load (i32.const 256)) (local.get $from)) (i64.const 49000000)) (then (call $proc_exit (i32.const 99))))
+    (call $proc_exit (i32.load (i32.const 128)))))
