@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket as sockets
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from minilambda.errors import KeyRefused
-from minilambda.keyfiles import read_public, read_secret, user_folder
 from minilambda.keys import BadKey, Pair, PeerKeys
+
+if TYPE_CHECKING:
+    import socket as sockets
 
 ZAP_DOMAIN = b"minilambda"
 
@@ -66,6 +67,8 @@ def load_peer_keys(key: str | os.PathLike[str] | None, server_key: str | os.Path
     if key is None or server_key is None:
         given, other = ("server key", "key") if key is None else ("key", "server key")
         raise BadKey(f"A {given} was given and no {other}; each side has to know the other's.")
+    from minilambda.keyfiles import read_public, read_secret, user_folder  # noqa: PLC0415 - only where keys are used
+
     folder = user_folder()
     secret, _ = read_secret(os.fspath(key), folder)
     return PeerKeys(pair_of(secret), read_public(os.fspath(server_key), folder))
@@ -173,6 +176,8 @@ def mechanism_of(endpoint: str, timeout: float = GREETING_TIMEOUT) -> str:
 
 
 def _dial(endpoint: str, timeout: float) -> sockets.socket:
+    import socket as sockets  # noqa: PLC0415 - slow to import, and seldom needed
+
     if endpoint.startswith("ipc://"):
         peer = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         peer.settimeout(timeout)

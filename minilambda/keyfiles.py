@@ -10,9 +10,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from minilambda.keys import MAX_KEY_FILE, BadKey, Pair, looks_like_key, parse_key_file, public_file, secret_file
+from minilambda.keys import (
+    ENDINGS,
+    MAX_KEY_FILE,
+    BadKey,
+    Pair,
+    looks_like_key,
+    parse_key_file,
+    public_file,
+    secret_file,
+)
 
-SECRET, PUBLIC = ".secret", ".public"
+SECRET, PUBLIC = ENDINGS
 """What the names of key files end in."""
 
 
@@ -57,7 +66,7 @@ def read_secret(source: str, folder: Path) -> tuple[str, Path]:
 
 def read_public(source: str, folder: Path) -> str:
     """A public key: itself, or that of a name in ``folder`` or of a path. Raises ``BadKey``."""
-    if looks_like_key(source):
+    if looks_like_key(source) and not Path(source).is_file():
         return source
     path = _path(source, folder, PUBLIC)
     return parse_key_file(_read(path)[0], str(path), "public")

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from minilambda.settings import BadSetting
+from minilambda.notation import BadSetting
 
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 """The digits of Z85, in order."""
 
 KEY_LENGTH = 40
 """Characters of a key."""
+
+ENDINGS = (".secret", ".public")
+"""What the names of key files end in."""
 
 LOCAL = "local"
 """The principal of every peer where there are no keys."""
@@ -50,8 +53,8 @@ class PeerKeys:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a text can be a key and nothing else that is likely."""
-    return len(text) == KEY_LENGTH and all(char in _VALUES for char in text)
+    """Whether a text can be a key and nothing else that is likely: the path of a key file may have as many signs."""
+    return len(text) == KEY_LENGTH and all(char in _VALUES for char in text) and not text.endswith(ENDINGS)
 
 
 def key_bytes(text: str) -> bytes:
