@@ -14,10 +14,11 @@ import guests
 from guests import Guest
 from harness import Sample
 from lines import Lines
-from local_cluster import LocalCluster
+from local_cluster import UPGRADE_S, LocalCluster
 
 from minilambda import Client, RunResult
 
+WARM_UP = 3  # runs before a warm one counts
 EXPECTED_TIER = {"never seen": "compiled", "on disk": "disk", "warm": "warm"}
 
 
@@ -26,6 +27,7 @@ class Plan:
     """How many samples to take."""
 
     never_seen: int
+    turn: int  # of these, before wasmtime-py has its turn
     on_disk: int
     warm: int
     seconds: float  # a tier of a module takes no further sample after so long
@@ -33,8 +35,8 @@ class Plan:
     @classmethod
     def of(cls, guest: Guest, quick: bool) -> Plan:
         if quick:
-            return cls(5, 3, 50, 3.0) if guest.large else cls(20, 5, 500, 3.0)
-        return cls(10, 10, 200, 60.0) if guest.large else cls(100, 20, 2000, 60.0)
+            return cls(2, 1, 3, 50, 6.0) if guest.large else cls(20, 5, 5, 500, 6.0)
+        return cls(10, 1, 10, 200, 90.0) if guest.large else cls(100, 5, 20, 2000, 90.0)
 
 
 @dataclass
@@ -76,12 +78,14 @@ class Bench:
 
     def _never_seen(self, guest: Guest, path: Path, order: dict[str, Any], baseline: Lines, plan: Plan) -> Tier:
         tier = Tier()
-        for _ in rounds(plan.never_seen, plan.seconds):
-            guests.write_unseen_copy(guest, path)
-            self._cluster.settle()
-            self._run(guest, path, "never seen", tier)
-            self._cluster.settle()
-            tier.theirs.append(baseline_sample(baseline.order(do="compiled", guest=order)))
+        for _ in rounds(plan.never_seen // plan.turn, plan.seconds):
+            for _ in range(plan.turn):
+                guests.write_unseen_copy(guest, path)
+                self._cluster.settle()
+                self._run(guest, path, "never seen", tier)
+            self._cluster.settle(UPGRADE_S)
+            for _ in range(plan.turn):
+                tier.theirs.append(baseline_sample(baseline.order(do="compiled", guest=order)))
         return tier
 
     def _on_disk(self, guest: Guest, path: Path, order: dict[str, Any], plan: Plan) -> Tier:
@@ -98,10 +102,11 @@ class Bench:
     def _warm(self, guest: Guest, path: Path, order: dict[str, Any], baseline: Lines, plan: Plan) -> Tier:
         tier = Tier()
         turn = max(1, plan.warm // 20)  # runs of one side before the other has its turn
-        for _ in range(3):
+        for _ in range(WARM_UP):
             self._client.run(path, **guests.options(guest))
-        baseline.order(do="warm", guest={**order, "count": 3})
-        self._cluster.settle()
+        baseline.order(do="warm", guest={**order, "count": WARM_UP})
+        self._cluster.settle(UPGRADE_S)
+        self._client.run(path, **guests.options(guest))  # loads what was compiled again, if anything was
         for _ in rounds(plan.warm // turn, plan.seconds):
             for _ in range(turn):
                 self._run(guest, path, "warm", tier)
@@ -114,8 +119,8 @@ class Bench:
         total = (time.perf_counter() - begun) * 1e3
         guests.check(guest, result, EXPECTED_TIER[name])
         tier.ours.append(sample(total, result))
-        if compiler := getattr(result.usage, "compiler", ""):
-            tier.compilers[compiler] += 1
+        if result.usage.compiler:
+            tier.compilers[result.usage.compiler] += 1
 
     def _baseline(self) -> Lines:
         return baseline_process(self._output, self._folder / "baseline.log")

@@ -100,7 +100,8 @@ def worker_alone(count: int, folder: Path) -> Times:
                 guest.append(done["result"]["usage"]["run_ms"] * 1e3)
             elif done["result"]["state"] != "completed":
                 raise ValueError(f"the job ended as {done['result']}")
-        broker.close()
+        broker.part()
+    broker.close()
     context.term()
     return {"whole": whole, "guest": guest}
 

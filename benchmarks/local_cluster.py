@@ -25,6 +25,7 @@ ADDRESS = re.compile(r"\b127\.0\.0\.1:[1-9]\d*\b")
 UP_S = 30.0  # a process must be up after so long, seconds
 DOWN_S = 15.0  # a process must be gone so long after SIGTERM, seconds
 QUIET_S = 0.1  # processes that have all slept for so long have nothing left to do, seconds
+UPGRADE_S = 1.3  # a worker that idles for a second may compile again what it knows; so long shows that it does not
 SETTLE_S = 60.0  # they must have come to rest after so long, seconds
 
 
@@ -103,17 +104,20 @@ class LocalCluster:
         """The process of ``broker`` or of a worker."""
         return self._processes[name].pid
 
-    def settle(self) -> None:
-        """Wait until the broker, the workers and all below them sleep: nothing of the last sample is left to do."""
+    def settle(self, quiet: float = QUIET_S) -> None:
+        """Wait until the broker, the workers and all below them sleep: nothing of the last sample is left to do.
+
+        They must have slept for ``quiet`` seconds; ``UPGRADE_S`` waits for compilations in the background too.
+        """
         asleep_since = time.monotonic()
 
-        def quiet() -> bool:
+        def at_rest() -> bool:
             nonlocal asleep_since
             if not procs.asleep(procs.family([process.pid for process in self._processes.values()])):
                 asleep_since = time.monotonic()
-            return time.monotonic() - asleep_since >= QUIET_S
+            return time.monotonic() - asleep_since >= quiet
 
-        wait(quiet, "the processes come to rest", SETTLE_S)
+        wait(at_rest, "the processes come to rest", SETTLE_S)
 
     # --- inside ---
 

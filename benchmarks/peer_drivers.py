@@ -117,16 +117,12 @@ def drivers() -> dict[str, Callable[[str, Path], Any]]:
     """What runs each system, by its name in ``peers.py``."""
     from peer_work import documented, tuned  # noqa: PLC0415 - a driver of ours needs no wasmtime
 
-    # The others get the faster form of the work: the ratios flatter nobody.
-    return {
-        "minilambda": minilambda,
-        "pool": functools.partial(pool, documented),
-        "pool-tuned": functools.partial(pool, tuned),
-        "ray": functools.partial(with_ray, tuned),
-        "parsl": functools.partial(with_parsl, tuned),
-        "ipyparallel": functools.partial(with_ipyparallel, tuned),
-        "dask": functools.partial(with_dask, tuned),
-    }
+    peers = {"pool": pool, "ray": with_ray, "parsl": with_parsl, "ipyparallel": with_ipyparallel, "dask": with_dask}
+    made: dict[str, Callable[[str, Path], Any]] = {"minilambda": minilambda}
+    for name, peer in peers.items():
+        made[name] = functools.partial(peer, documented)
+        made[f"{name}-tuned"] = functools.partial(peer, tuned)
+    return made
 
 
 def latency(one: One, count: int) -> list[float]:
@@ -165,7 +161,10 @@ def main() -> None:
             latency(one, 30)
             throughput(many, 200)
             serve(
-                {"version": importlib.metadata.version(package) if package else ""},
+                {
+                    "version": importlib.metadata.version(package) if package else "",
+                    "wasmtime": importlib.metadata.version("wasmtime"),
+                },
                 {
                     "latency": lambda count: latency(one, count),
                     "throughput": lambda count: throughput(many, count),

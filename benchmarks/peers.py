@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import random
 import statistics
 import sys
@@ -23,7 +24,7 @@ from report import micros, rate, ratio
 USAGE = """Measure minilambda beside ProcessPoolExecutor, Ray, Parsl, ipyparallel and Dask, on the same work.
 
 Usage:
-  peers.py [--quick] [--python=<path>] [--only=<names>] [--seed=<n>] [--json=<path>]
+  peers.py [--quick] [--python=<path>] [--only=<names>] [--tuned] [--seed=<n>] [--json=<path>]
   peers.py (-h | --help)
 
 Options:
@@ -31,6 +32,7 @@ Options:
   --python=<path>  The Python that has the peers of benchmarks/requirements.txt. Default: .venv-peers, which
                    `make peers` makes, or this one.
   --only=<names>   Some of minilambda, pool, pool-tuned, ray, parsl, ipyparallel, dask, with commas between.
+  --tuned          Ray, Parsl, ipyparallel and Dask too get the tuned form of the work.
   --seed=<n>       Of the order of turns. Default: another one each time; it is printed.
   --json=<path>    Write machine, figures and all samples to this file.
   -h --help        Show this.
@@ -40,7 +42,7 @@ returns the line. minilambda does it through client, broker, worker and a sandbo
 wasmtime-py in their worker processes, with engine and module kept for each process.
   pool         ProcessPoolExecutor; linker, WASI, store and output file for each run, as wasmtime-py documents it
   pool-tuned   ProcessPoolExecutor; one linker for all runs, output by a callback: the fastest public way
-  the others   the tuned form
+  the others   as documented, or with --tuned in the tuned form
 Systems take turns in an order drawn anew in each round. Those that burn no time when idle (minilambda, the pools)
 stay up all the time; the others are up in their turns only.
 """
@@ -92,10 +94,11 @@ class Plan:
     light_turns: int  # of each that stays up
     latency: int  # jobs one by one, in a turn
     throughput: int  # jobs handed over at once, in a turn
+    tuned: bool  # the peers that need a package get the tuned form
 
     @classmethod
-    def of(cls, quick: bool) -> Plan:
-        return cls(2, 10, 300, 1500) if quick else cls(7, 35, 500, 3000)
+    def of(cls, quick: bool, tuned: bool) -> Plan:
+        return cls(2, 10, 300, 1500, tuned) if quick else cls(7, 35, 500, 3000, tuned)
 
 
 @dataclass
@@ -167,10 +170,13 @@ class Bench:
             "PYTHONWARNINGS": "ignore",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        return Lines([python, script, system.name, system.package, str(MODULE), str(folder)], folder / "0.log", env=env)
+        name = f"{system.name}-tuned" if system.package and self._plan.tuned else system.name
+        return Lines([python, script, name, system.package, str(MODULE), str(folder)], folder / "0.log", env=env)
 
     def _measure(self, figures: Figures, driver: Lines) -> None:
         figures.version = driver.ready["version"]
+        if driver.ready["wasmtime"] != importlib.metadata.version("wasmtime"):
+            figures.version += f", with another wasmtime ({driver.ready['wasmtime']})"
         figures.latencies.append(driver.order(do="latency", count=self._plan.latency))
         pids = driver.pids()
         before = sum(map(procs.process_us, pids))
@@ -194,7 +200,7 @@ def schedule(systems: Sequence[System], plan: Plan, seed: int) -> list[System]:
 def measure(args: dict[str, Any]) -> dict[str, Any]:
     begun, described = time.monotonic(), harness.machine()
     chosen = _chosen(args["--only"])
-    plan, seed = Plan.of(args["--quick"]), int(args["--seed"] or random.randrange(10**6))
+    plan, seed = Plan.of(args["--quick"], args["--tuned"]), int(args["--seed"] or random.randrange(10**6))
     python = args["--python"] or (str(PEERS_PYTHON) if PEERS_PYTHON.exists() else sys.executable)
     found = {system.name: Figures(system) for system in chosen}
     with ExitStack() as stack:
