@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minilambda"
 
-SHARED = {"errors", "_version", "fields", "messages", "shapes", "codegen", "wire", "settings", "transfers", "sockets"}
-SHARED |= {"keys", "keyfiles", "curve"}
+SHARED = {"errors", "_version", "fields", "messages", "shapes", "codegen", "wire", "notation", "settings", "transfers"}
+SHARED |= {"sockets", "keys", "keyfiles", "curve"}
 """What every part may use; nothing in it knows a part."""
 
 PARTS = {"broker", "worker", "client"}
@@ -24,7 +24,7 @@ ZMQ |= {"broker.access", "broker.callers", "broker.gate", "worker.entry"}
 
 SHELLS = {
     "broker": {"server", "transport", "spool", "outbox", "storage", "journal", "tables", "module_files"},
-    "client": {"link", "sync", "job", "mapping", "modules", "results", "spec"},
+    "client": {"link", "sync", "job", "mapping", "modules", "results", "listings", "spec"},
 }
 SHELLS["broker"] |= {"access", "authorized", "callers", "gate"}
 """The modules around a core; all others of a part are as pure as its core."""

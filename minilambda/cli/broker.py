@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minilambda.cli import keyring, options, streams
-from minilambda.cli.serving import serve
-from minilambda.settings import DEFAULT_ADDRESS, BrokerSettings, QuotaSettings
+from minilambda.cli.serving import limit_memory, serve
+from minilambda.notation import DEFAULT_ADDRESS
+from minilambda.settings import BrokerSettings, QuotaSettings
 
 USAGE = """Take jobs from clients and hand them to workers.
 
@@ -32,6 +33,8 @@ Options:
   --max-module=<size>    Largest module. Default: 256M.
   --max-stdin=<size>     Largest standard input of a job. Default: 16M.
   --store=<size>         Modules kept; the least recently used goes first. Default: 2G.
+  --memory-limit=<size>  Memory of the broker, at most, whoever asks for it: it ends where it needs more, to
+                         be started again by what watches over it. Default: as much as there is.
   --quota-queued=<n>     Jobs of one client that may wait; more are refused to it. Default: any number.
   --quota-running=<n>    Jobs of one client that may be at workers; more wait. Default: any number.
   --quota-stored=<size>  Modules of one client, all together. Default: as much as there is.
@@ -68,9 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
         insecure, state = found.flag("--insecure"), state_dir(found)
         keys = keyring.broker_keys(found)
+        memory = found.size("--memory-limit", 0)
         from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
 
-        return lambda: run_broker(settings, endpoint, _say_bound, insecure, state, keys)
+        def run() -> int:
+            limit_memory(memory)
+            return run_broker(settings, endpoint, _say_bound, insecure, state, keys)
+
+        return run
 
     return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
 

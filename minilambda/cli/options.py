@@ -15,7 +15,7 @@ from minilambda._version import __version__
 from minilambda.cli import streams
 from minilambda.errors import MinilambdaError
 from minilambda.fields import JobId, Label
-from minilambda.settings import endpoint, parse_count, parse_duration, parse_size, peer_endpoint
+from minilambda.notation import endpoint, parse_count, parse_duration, parse_size, peer_endpoint
 
 USAGE_EXIT = 2
 """Exit code of every command for a call that it does not understand."""

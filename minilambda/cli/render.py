@@ -8,11 +8,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minilambda.client.results import Cluster, JobInfo, ModuleInfo, RunResult, Status, WorkerInfo
+from minilambda.client.results import RunResult
 from minilambda.errors import MinilambdaError
 from minilambda.messages import ErrorInfo, Usage
+
+if TYPE_CHECKING:
+    from minilambda.client.listings import Cluster, JobInfo, ModuleInfo, Status, WorkerInfo
 
 _USAGE = ("queued_ms", "fetch_ms", "compile_ms", "load_ms", "run_ms", "total_ms", "cpu_ms", "peak_memory_bytes")
 
@@ -122,10 +125,19 @@ def modules_table(modules: Sequence[ModuleInfo]) -> None:
 
 def workers_table(cluster: Cluster) -> None:
     rows = [
-        [each.name, each.state, str(each.slots), str(each.queue), str(each.done), f"{each.seen_ms} ms ago", each.host]
+        [
+            each.name,
+            each.state,
+            str(each.slots),
+            str(each.queue),
+            str(each.done),
+            f"{each.seen_ms} ms ago",
+            each.host,
+            each.walls,
+        ]
         for each in cluster.workers
     ]
-    table(["name", "state", "slots", "queue", "done", "seen", "host"], rows, "No worker is connected.")
+    table(["name", "state", "slots", "queue", "done", "seen", "host", "walls"], rows, "No worker is connected.")
     if cluster.queued:
         print("1 job waits at the broker." if cluster.queued == 1 else f"{cluster.queued} jobs wait at the broker.")
 

@@ -17,7 +17,7 @@ from minilambda.client.spec import RunOptions
 from minilambda.client.sync import Client
 from minilambda.errors import MinilambdaError
 from minilambda.messages import ErrorInfo
-from minilambda.settings import DEFAULT_ADDRESS, BadSetting
+from minilambda.notation import DEFAULT_ADDRESS, BadSetting
 
 PROGRAM = "minilambda-client"
 _LARGE = 1024 * 1024  # a module above this is sent with a progress bar, bytes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 from collections.abc import Callable
 
 from minilambda.cli.options import USAGE_EXIT, BadOption
 from minilambda.cli.streams import complain
 from minilambda.errors import MinilambdaError
-from minilambda.settings import BadSetting
+from minilambda.notation import BadSetting
 
 FAILED = 1
 """Exit code of a server that could not start or go on."""
@@ -38,5 +39,17 @@ def serve(program: str, prepare: Callable[[], Callable[[], int]], *, verbose: bo
     except (MinilambdaError, OSError) as error:
         complain(f"{program}: {error}")
         return FAILED
+    except MemoryError:
+        complain(f"{program}: there is no more memory for it.")
+        return FAILED
     except KeyboardInterrupt:
         return 0
+
+
+def limit_memory(size: int) -> None:
+    """From now on this process gets no more memory of its own than ``size`` bytes; 0: as much as there is."""
+    if not size:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from minilambda.client.sync import Client
 from minilambda.errors import InputTooLarge
-from minilambda.settings import MIB
+from minilambda.notation import MIB
 
 _UNASKED = 16 * MIB  # so much is read before the broker is asked for its limit, bytes
 _PIECE = MIB

@@ -12,10 +12,10 @@ from minilambda.cli import options, streams
 from minilambda.cli.children import Child, Children
 from minilambda.cli.serving import FAILED, serve
 from minilambda.cli.worker import cores
-from minilambda.client.results import Cluster
+from minilambda.client.listings import Cluster
 from minilambda.client.sync import Client
 from minilambda.errors import MinilambdaError
-from minilambda.settings import DEFAULT_ADDRESS
+from minilambda.notation import DEFAULT_ADDRESS
 
 USAGE = """Run a broker and workers on this machine until Ctrl-C.
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import serve
-from minilambda.settings import COMPILERS, DEFAULT_ADDRESS, Limits, WorkerSettings
+from minilambda.notation import DEFAULT_ADDRESS
+from minilambda.settings import COMPILERS, WALLS, Limits, WorkerSettings
 
 USAGE = """Run the jobs that a broker hands out, each in a process of its own kind.
 
@@ -38,6 +39,9 @@ Options:
                             module has run again, or the worker is idle. Default: tiered.
   --compile-timeout=<time>  Time that compiling one module may take. Default: 2m.
   --compile-memory=<size>   Memory that compiling one module may take. Default: 4G.
+  --walls=<what>            Where a wall around guests can't be raised: best, say so and serve; required,
+                            refuse to. Default: best.
+  --fresh-runner            Each job gets a process of its own, not only each client.
   --grace=<time>            Running jobs have so long to finish when the worker stops. Default: 10s.
   -v --verbose              Say more on stderr.
   -h --help                 Show this.
@@ -70,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cache_dir = Path(found.path("--cache-dir", "") or _user_cache())
         from minilambda.worker.entry import Entry  # noqa: PLC0415 - only once the options are right
         from minilambda.worker.server import run_worker  # noqa: PLC0415
+
+        if sys.platform == "linux":
+            from minilambda.worker.walls import be_untraceable  # noqa: PLC0415
+
+            be_untraceable()  # an escaped guest may run as the same user, and this process has keys and other jobs
 
         slots = "1 slot" if settings.slots == 1 else f"{settings.slots} slots"
 
@@ -115,6 +124,8 @@ def worker_settings(found: options.Options) -> WorkerSettings:
         compile_memory_bytes=found.size("--compile-memory", base.compile_memory_bytes),
         grace=found.duration("--grace", base.grace, zero=True),
         cache_bytes=found.size("--cache-size", base.cache_bytes),
+        walls=found.choice("--walls", WALLS, base.walls),
+        fresh_runner=found.flag("--fresh-runner"),
     )
 
 

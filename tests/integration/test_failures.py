@@ -81,7 +81,8 @@ def test_a_worker_killed_under_load_costs_no_job(trio: Cluster, client: Client) 
     answers, again = ledger[0]
     assert_balanced(answers, again)
     assert {answer.attempt for answer in answers} == {1, 2}
-    assert 0 < sum(answer.attempt == 2 for answer in answers) <= 4  # two slots and two prefetched
+    # two slots and two prefetched, and those that were recalled from it for another worker meanwhile
+    assert 0 < sum(answer.attempt == 2 for answer in answers) <= 12
     trio.start_worker("--slots", "2")
     trio.wait_workers(3)
     wait_for(lambda: broker.descriptors() <= files, "the broker has closed what it had for the dead")
