@@ -28,7 +28,7 @@ class Report:
     trouble: float = 0.0  # when the monkey came
     calm: float = 0.0  # when it left
     answered: float = 0.0  # when the last client had all its answers
-    files_back: float = 0.0  # seconds from then until the broker had closed what it had for the dead
+    files_back: float = 0.0  # seconds from then until nobody had more of them than before
     before: dict[str, Size] = field(default_factory=dict)
     after: dict[str, Size] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)

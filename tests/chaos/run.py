@@ -119,11 +119,15 @@ def _work_in_calm(stage: Stage, report: Report) -> None:
 
 
 def _settled(stage: Stage, report: Report) -> dict[str, Size]:
-    """The sizes, as soon as the broker has closed what it had for the dead, or when that took too long."""
+    """The sizes, or those after some time where there is still more than before.
+
+    The broker closes what it had for the dead, and workers keep a module until they have better code of it.
+    """
     end = time.monotonic() + FILES_BACK
     while True:
         sizes = stage.sizes()
-        if not _more("broker", report.before["broker"], sizes["broker"]) or time.monotonic() > end:
+        more = [name for name, before in report.before.items() if name in sizes and _more(name, before, sizes[name])]
+        if not more or time.monotonic() > end:
             report.files_back = time.monotonic() - report.answered
             return sizes
         time.sleep(0.2)
