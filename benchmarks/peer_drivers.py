@@ -28,13 +28,13 @@ OUTPUT = b"Hello, WebAssembly\n"
 
 
 @contextlib.contextmanager
-def minilambda(module: str, folder: Path) -> Driver:
+def minilambda(options: tuple[str, ...], module: str, folder: Path) -> Driver:
     from local_cluster import LocalCluster  # noqa: PLC0415 - each driver runs where the others are not installed
 
     from minilambda import Client  # noqa: PLC0415
 
     with LocalCluster(folder, WORKERS) as cluster, Client(f"tcp://{cluster.address}") as client:
-        cluster.start_worker(client)
+        cluster.start_worker(client, *options)
         yield (
             lambda: client.run(module).stdout,
             lambda count: [result.stdout for result in client.map(module, [()] * count)],
@@ -118,7 +118,10 @@ def drivers() -> dict[str, Callable[[str, Path], Any]]:
     from peer_work import documented, tuned  # noqa: PLC0415 - a driver of ours needs no wasmtime
 
     peers = {"pool": pool, "ray": with_ray, "parsl": with_parsl, "ipyparallel": with_ipyparallel, "dask": with_dask}
-    made: dict[str, Callable[[str, Path], Any]] = {"minilambda": minilambda}
+    made: dict[str, Callable[[str, Path], Any]] = {
+        "minilambda": functools.partial(minilambda, ()),
+        "minilambda-awake": functools.partial(minilambda, ("--low-latency",)),
+    }
     for name, peer in peers.items():
         made[name] = functools.partial(peer, documented)
         made[f"{name}-tuned"] = functools.partial(peer, tuned)

@@ -31,7 +31,8 @@ Options:
   --quick          Few rounds, about two minutes. Without it: about ten.
   --python=<path>  The Python that has the peers of benchmarks/requirements.txt. Default: .venv-peers, which
                    `make peers` makes, or this one.
-  --only=<names>   Some of minilambda, pool, pool-tuned, ray, parsl, ipyparallel, dask, with commas between.
+  --only=<names>   Some of minilambda, minilambda-awake, pool, pool-tuned, ray, parsl, ipyparallel, dask, with commas
+                   between.
   --tuned          Ray, Parsl, ipyparallel and Dask too get the tuned form of the work.
   --seed=<n>       Of the order of turns. Default: another one each time; it is printed.
   --json=<path>    Write machine, figures and all samples to this file.
@@ -40,6 +41,7 @@ Options:
 Every system has two workers on this machine; each job runs examples/hello.wasm, which prints a line by WASI, and
 returns the line. minilambda does it through client, broker, worker and a sandboxed process; the others call
 wasmtime-py in their worker processes, with engine and module kept for each process.
+  minilambda-awake  the same with --low-latency: processors don't sleep while jobs come; no peer has that
   pool         ProcessPoolExecutor; linker, WASI, store and output file for each run, as wasmtime-py documents it
   pool-tuned   ProcessPoolExecutor; one linker for all runs, output by a callback: the fastest public way
   the others   as documented, or with --tuned in the tuned form
@@ -75,8 +77,10 @@ class System:
 
 
 OURS = System("minilambda", "minilambda")
+AWAKE = System("minilambda-awake", "minilambda, worker --low-latency")
 SYSTEMS = (
     OURS,
+    AWAKE,
     System("pool", "ProcessPoolExecutor(2), as documented", "", 0.9, 1.2),
     System("pool-tuned", "ProcessPoolExecutor(2), tuned"),
     System("ray", "Ray", "ray", 1 / 4, 5),
@@ -277,7 +281,7 @@ def _answers(found: dict[str, Figures]) -> list[Answer]:
     share = ours.p99 / ours.latency
     answers = [harness.at_most("p99 of the round trip over its median", micros(ours.p99), share, 3)]
     for each in found.values():
-        if each is ours:
+        if each is ours or each.system is AWAKE:
             continue
         asked = f"warm round trip of hello, against {each.system.title}"
         if not each.measured:
@@ -288,6 +292,10 @@ def _answers(found: dict[str, Figures]) -> list[Answer]:
         flow = f"throughput of hello, against {each.system.title}"
         answers.append(_answer(asked, times, ours.latency / each.latency, each.system.latency, harness.at_most))
         answers.append(_answer(flow, rates, ours.rate / each.rate, each.system.throughput, harness.at_least))
+        awake = found.get(AWAKE.name)
+        if each.system.latency and awake and awake.measured:
+            asked, times = f"{asked}, with --low-latency", f"{micros(awake.latency)} / {micros(each.latency)}"
+            answers.append(harness.at_most(asked, times, awake.latency / each.latency, each.system.latency))
     return answers
 
 

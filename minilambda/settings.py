@@ -94,6 +94,7 @@ class WorkerSettings:
     cache_bytes: int = 8 * GIB  # artifacts on disk; least recently used goes first
     walls: str = "best"  # one of WALLS
     fresh_runner: bool = False  # each job gets a process of its own
+    low_latency: bool = False  # the machine's processors stay awake while jobs come
 
     def __post_init__(self) -> None:
         _positive(self)

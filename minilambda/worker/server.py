@@ -15,7 +15,6 @@ import random
 import select
 import signal
 import socket
-import sys
 import time
 import uuid
 from collections import deque
@@ -32,6 +31,7 @@ from minilambda.fields import MAX_FRAME
 from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import rehearsal, releases, toolchain
+from minilambda.worker.awake import Awake
 from minilambda.worker.core import Core
 from minilambda.worker.dealer import Dealer
 from minilambda.worker.entry import Entry
@@ -48,8 +48,7 @@ BATCH = 64
 OUTBOX = 4096
 """Messages that wait for a broker that does not take them, at most; then the connection is made anew."""
 
-RETRY, LONGEST = 0.05, 3600.0
-"""How long a turn waits at most, seconds: while the broker does not take a message, and otherwise."""
+RETRY, LONGEST = 0.05, 3600.0  # how long a turn waits at most, seconds: if the broker takes no message, and otherwise
 
 _ACCEPTED = wire.by_name((*m.BROKER_MESSAGES, m.Refused))
 _MAX_BODY = 8 * MAX_FRAME
@@ -83,6 +82,7 @@ class Worker:
         walls = (self._artifacts.readable, settings.walls == "required", self._core.words.know_walls)
         self._processes = Processes(settings.runners, settings.compiler, settings.compilers, *walls)
         self._wasm = WasmFiles()
+        self._awake = Awake() if settings.low_latency else None
         self._epoll = select.epoll()
         self._polled: set[int] = set()  # descriptors of the processes that are polled
         self._generation = -1  # of the processes' descriptors that are polled
@@ -166,7 +166,8 @@ class Worker:
             self._carry_out(core.tick(now), now)
             self._entry.tell(core.link)
         wait = core.due - now  # below zero where an action of the tick was answered at once
-        self._wait = 0.0 if wait < 0.0 else wait if wait < LONGEST else LONGEST
+        longest = LONGEST if self._awake is None else self._awake.look(now)
+        self._wait = 0.0 if wait < 0.0 else wait if wait < longest else longest
         if self._outbox:
             self._flush()
 
@@ -264,6 +265,8 @@ class Worker:
         self._processes.spawn(action.slot)
 
     def _start_run(self, action: a.StartRun) -> None:
+        if self._awake is not None:
+            self._awake.stay()
         order = action.order
         artifact = self._artifacts.descriptor(order.digest, order.compiler) if order.load else None
         self._processes.run(action.slot, order, artifact)
@@ -313,8 +316,6 @@ def run_worker(
     releases.warn()
     tell = (lambda: on_registered(name)) if on_registered else None
     worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered, entry)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: worker.request_drain())
-    if sys.platform == "linux":
-        signal.signal(signal.SIGHUP, lambda *_: worker.request_drain())
     return worker.run()

@@ -24,7 +24,7 @@ BRIEF = 30.0  # a chaos of fewer seconds has no troubles with long consequences
 PEACE = 3.0  # load without trouble, seconds
 CALM = 60.0  # every client must have its answers so long after the last trouble, seconds
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-FILES_BACK = 45.0  # a connection without a FIN is noticed by ZeroMQ's own pings after 35 s, seconds
+FILES_BACK = 45.0  # a connection without a FIN is noticed by TCP keepalive after 30 s, seconds
 MODULES = 20  # more than all modules of a chaos
 KIB_BROKER, KIB_JOB, KIB_AGENT = 40_000, 6, 30_000
 """Resident memory may grow by so much: the broker by a constant and so much a kept job, an agent by a constant."""
