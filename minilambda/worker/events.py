@@ -87,6 +87,7 @@ class RunnerDied:
     how: str  # for people, as in "killed by SIGKILL" or "exited with 1"
     stdout: bytes  # what the guest had written by then, bytes
     stderr: bytes
+    starved: bool = False  # the kernel ended it, for it needed more memory than a runner may have
 
 
 @dataclass(slots=True)

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Callable
 
 from minilambda.errors import MinilambdaError
-from minilambda.settings import COMPILERS
+from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import codec
+from minilambda.worker.cgroups import Cgroups, limits_of, own_directory_now
 from minilambda.worker.channel import ChannelClosed, ChannelError
-from minilambda.worker.child import Child
+from minilambda.worker.child import Child, close_all
 from minilambda.worker.compilers import Compilers
 from minilambda.worker.events import CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunnerReady, RunOrder
 from minilambda.worker.handles import CompilerHandle, RunnerHandle
@@ -42,6 +43,7 @@ class Processes:
         readable: str = "",
         required: bool = False,
         tell: Callable[[str], None] = lambda walls: None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         """Runners may read in the directory ``readable``. For ``required`` and ``tell`` see ``WallReport``."""
         self.generation = 0  # grows whenever ``descriptors()`` changes
@@ -50,6 +52,7 @@ class Processes:
         self._report_walls = WallReport(required, tell)
         self._choice = choice  # of compilers, one of settings.COMPILERS
         self._compilers = Compilers(compilers, lambda: CompilerHandle(self._next_number()), self._fork, self._report)
+        self._cgroups = cgroups  # one for each process; None: the agent's own is not looked at
         self._template: TemplateHandle | None = None  # None: not started, or it could not be started again
         self._early_deaths = 0  # templates in a row that died young
         self._number = 0  # of the last child
@@ -61,15 +64,24 @@ class Processes:
         self._waiting: list[ProcessEvent] = []  # events of our own, reported through the doorbell
         self._doorbell = -1  # eventfd: readable while ``_waiting`` is not empty
 
+    @classmethod
+    def of_worker(cls, settings: WorkerSettings, readable: str, tell: Callable[[str], None]) -> Processes:
+        """Those of a worker with ``settings``."""
+        required = settings.walls == "required"
+        cgroups = Cgroups(limits_of(settings), required)
+        return cls(settings.runners, settings.compiler, settings.compilers, readable, required, tell, cgroups)
+
     # --- what the shell's loop needs -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the template. Raises MinilambdaError where that can't work."""
+        """Start the template. Raises MinilambdaError where that can't work, or a wall is absent that is required."""
         missing = [name for name in ("memfd_create", "pidfd_open", "eventfd") if not hasattr(os, name)]
         if sys.platform != "linux" or missing:
             what = ", ".join(missing) or "Linux itself"
             raise MinilambdaError(f"A worker runs on Linux with Python 3.10 or later only; missing here: {what}.")
         if self._doorbell == -1:
+            if self._cgroups is not None:
+                self._cgroups.claim(own_directory_now())  # now: the template is to be there too
             try:
                 self._launch()
             except OSError as error:
@@ -174,6 +186,8 @@ class Processes:
                 gone.poll(max(0.0, deadline - time.monotonic()) * 1e3)
             child.close()
         self._compilers.close()
+        if self._cgroups is not None:
+            self._cgroups.leave(_CLOSE_S)
         if self._doorbell != -1:
             os.close(self._doorbell)
             self._doorbell = -1
@@ -220,8 +234,11 @@ class Processes:
     def _flush(self) -> None:
         while self._template is not None and self._unsent and self._unanswered < _MAX_UNANSWERED:
             child = self._unsent.popleft()
+            message, fds = child.request()
+            kind = "runner" if isinstance(child, RunnerHandle) else "compiler"
+            entry = self._cgroups.make(kind, child.number) if self._cgroups is not None else []
             try:
-                self._template.channel.send(*child.request())
+                self._template.channel.send(message, [*fds, *entry])
             except ChannelClosed:
                 return  # reading will tell the same, and then all children are reported dead
             except ChannelError as error:
@@ -229,6 +246,8 @@ class Processes:
             else:
                 child.far_end.close()
                 self._unanswered += 1
+            finally:
+                close_all(entry)
 
     def _heard(self, child: Child, fd: int, events: list[ProcessEvent]) -> None:
         """What a child said may matter to more than the core."""
@@ -238,7 +257,8 @@ class Processes:
         if isinstance(child, CompilerHandle):
             self._compilers.keep(child, events)
         elif events and isinstance(events[0], RunnerReady):
-            self._report_walls.note(self._runners[events[0].slot].walls or ())
+            own = self._cgroups.report if self._cgroups is not None else ()
+            self._report_walls.note(self._runners[events[0].slot].walls or (), own)
             self._compilers.rest()  # not before: at the start of a worker, nothing is more urgent than its runners
 
     def _hear_template(self, template: TemplateHandle) -> list[ProcessEvent]:
@@ -265,6 +285,10 @@ class Processes:
         if child.channel is not None:
             self._by_fd.pop(child.channel.fileno(), None)
         events = child.last_words() + child.died(how)
+        if self._cgroups is not None and self._cgroups.ended(child.number):
+            for event in events:
+                if isinstance(event, RunnerDied):
+                    event.starved = True
         del self._children[child.number]
         if isinstance(child, RunnerHandle):
             del self._runners[child.slot]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minilambda.errors import sentence_for
+from minilambda.errors import OutOfMemory, sentence_for
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import ErrorInfo, JobRef, Usage, body_handle
 from minilambda.worker.events import Outcome, RunnerDied
@@ -74,11 +74,13 @@ def from_outcome(job: Job, outcome: Outcome) -> Finished:
 def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
     """A job whose runner is gone: killed for a reason of ours, or by its guest."""
     limits = job.limits
+    crashed = ("runner_crashed", f"The process that ran the guest died: {event.how.rstrip('.')}.")
+    starved = (OutOfMemory.code, "The process that ran the guest needed more memory than a runner may have.")
     code, message = {
         "deadline": ("deadline_exceeded", past_deadline(limits.timeout)),
         "cancelled": ("cancelled", ""),
         "output": ("output_limit", past_output(limits.output_bytes)),
-    }.get(job.ending, ("runner_crashed", f"The process that ran the guest died: {event.how.rstrip('.')}."))
+    }.get(job.ending, starved if event.starved else crashed)
     finished = ended(job, code, message, now)
     finished.stdout = event.stdout[: limits.output_bytes]
     finished.stderr = event.stderr[: max(0, limits.output_bytes - len(finished.stdout))]

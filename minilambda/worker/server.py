@@ -79,8 +79,7 @@ class Worker:
         self._outbox: deque[list[bytes]] = deque()  # messages of this turn, or that could not be sent yet
         marks = {compiler: toolchain.fingerprint(compiler) for compiler in COMPILERS[settings.compiler]}
         self._artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
-        walls = (self._artifacts.readable, settings.walls == "required", self._core.words.know_walls)
-        self._processes = Processes(settings.runners, settings.compiler, settings.compilers, *walls)
+        self._processes = Processes.of_worker(settings, self._artifacts.readable, self._core.words.know_walls)
         self._wasm = WasmFiles()
         self._awake = Awake() if settings.low_latency else None
         self._epoll = select.epoll()

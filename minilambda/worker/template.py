@@ -5,8 +5,8 @@ starts threads, and threads do not survive a fork. It never sees a guest's bytes
 ``python -m minilambda.worker.template`` is started by ``processes`` only.
 
 Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id]`` with that of a
-compiler's channel. Messages to it: ``["started", id, pid]`` with a pidfd, ``["failed", id, why]``,
-``["exited", id, how]``.
+compiler's channel; one more is the entry to a cgroup. Messages to it: ``["started", id, pid]`` with a pidfd,
+``["failed", id, why]``, ``["exited", id, how]``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from minilambda.worker.channel import Channel, ChannelClosed
 FAILED = 70
 """Exit status of a child that ended by an error of our own."""
 
-MAX_FDS = 4
+MAX_FDS = 5
 """Descriptors that come with one request, at most."""
+
+_OWN_FDS = {"runner": 4, "compiler": 1}  # the first descriptors of a request; one more is the entry to a cgroup
 
 
 class Template:
@@ -95,7 +97,8 @@ class Template:
             walls.die_with_parent(self._pid)
             walls.have_own_files()
             readable = [] if self._enclosure.readable is None else [self._enclosure.readable]
-            raise_walls = functools.partial(self._enclosure.raise_walls, kind, number)
+            cgroup = fds[_OWN_FDS[kind]] if len(fds) > _OWN_FDS[kind] else None
+            raise_walls = functools.partial(self._enclosure.raise_walls, kind, number, cgroup)
             if kind == "runner":
                 walls.close_all_but([*fds, *readable, *self._primers])
                 channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=1)

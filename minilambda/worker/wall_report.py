@@ -19,13 +19,17 @@ class WallReport:
         self._tell = tell
         self._said: set[str] = set()  # lines that were logged
 
-    def note(self, lines: Iterable[str]) -> None:
-        """Take a report in. Raises MinilambdaError where a wall is absent that is required."""
+    def note(self, lines: Iterable[str], own: Iterable[str] = ()) -> None:
+        """Take a report in, and the agent's ``own`` lines, of what is never required.
+
+        Raises MinilambdaError where a wall is absent that is required.
+        """
         lines = tuple(lines)
         missing = walls.absent(lines)
         if missing and self.required:
             raise MinilambdaError(walls.lacking(missing))
-        for line in missing:
+        lines = (*own, *lines)
+        for line in walls.absent(lines):
             if line not in self._said:
                 self._said.add(line)
                 log.warning("a wall around guests can't be raised here: %s", line.replace(" absent", "", 1))

@@ -42,6 +42,14 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def enter_cgroup(fd: int) -> None:
+    """Go into the cgroup whose ``cgroup.procs`` is ``fd``, which is closed. Raises OSError."""
+    try:
+        os.write(fd, b"0")  # the kernel takes milliseconds for that, unless others did the same just now
+    finally:
+        os.close(fd)
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process as soon as ``parent`` dies. Raises MinilambdaError if it is dead already.
 
@@ -107,8 +115,9 @@ class Enclosure:
     required: bool  # nobody serves who lacks a wall
     filters: Mapping[str, Filter | OSError]  # what each kind of process may call; or why that is not known
 
-    def raise_walls(self, kind: str, number: int) -> list[str]:
+    def raise_walls(self, kind: str, number: int, cgroup: int | None) -> list[str]:
         """Raise every wall around this process, a ``runner`` or a ``compiler``; ``number`` sets it apart from others.
+        ``cgroup`` is a descriptor for ``enter_cgroup``; None: there is no cgroup for it.
 
         Call it with one thread. Answers one line for each wall: its name and "raised", or "absent: " and the reason.
         Raises MinilambdaError where one is absent that is required, and where the parent is dead.
@@ -131,6 +140,8 @@ class Enclosure:
             ("signals", lambda: landlock.need(landlock.SCOPES_SINCE)),
             ("calls", lambda: self._filter(kind)),  # the last: it refuses what the others need
         ]
+        if cgroup is not None:
+            walls.insert(0, ("cgroup", lambda: enter_cgroup(cgroup)))
         lines = [*self.namespaces, *(f"{name} {_try(raise_one)}" for name, raise_one in walls)]
         if self.readable is not None:
             os.close(self.readable)

@@ -189,6 +189,14 @@ def test_a_runner_that_its_guest_brings_down_fails_the_job_and_is_replaced_at_on
     driver.one(a.Spawn)
 
 
+def test_a_runner_that_the_kernel_ends_for_want_of_memory_fails_the_job_as_out_of_memory() -> None:
+    driver = running(ref())
+    driver.die(0, "killed by SIGKILL", starved=True)
+    message = "The process that ran the guest needed more memory than a runner may have."
+    assert failure(driver.one(m.Done)) == ("out_of_memory", message)
+    driver.one(a.Spawn)
+
+
 def test_runners_that_do_not_come_up_are_tried_again_in_growing_pauses_for_ever() -> None:
     driver = registered()
     driver.auto.discard(a.Spawn)

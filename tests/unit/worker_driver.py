@@ -195,10 +195,17 @@ class Driver:
         runner.busy = None
         self.event(e.RunnerFinished(slot, how or outcome(), bad_artifact))
 
-    def die(self, slot: int, how: str = "killed by SIGSEGV", stdout: bytes = b"", stderr: bytes = b"") -> None:
+    def die(
+        self,
+        slot: int,
+        how: str = "killed by SIGSEGV",
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+        starved: bool = False,
+    ) -> None:
         """The runner of a slot is gone."""
         del self.runners[slot]
-        self.event(e.RunnerDied(slot, how, stdout, stderr))
+        self.event(e.RunnerDied(slot, how, stdout, stderr, starved))
 
     def ready(self, slot: int = 0) -> None:
         self.runners[slot].ready = True
