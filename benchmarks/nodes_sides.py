@@ -11,6 +11,7 @@ import random
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -74,7 +75,7 @@ class Ended:
     run_s: float  # of that the guest's own time, start to end, seconds
 
 
-class Side:
+class Side(ABC):
     """What the load sees of either: a socket, ``submit``, and what has ended."""
 
     name = ""
@@ -94,9 +95,9 @@ class Side:
         self.socket.close()
         self._context.term()
 
+    @abstractmethod
     def submit(self, sleep_s: float) -> str:
         """Begin a job that sleeps so long; its id."""
-        raise NotImplementedError
 
     def ended(self, wait_s: float) -> list[Ended]:
         """What has ended, after at most ``wait_s`` seconds."""
@@ -110,8 +111,9 @@ class Side:
                 found += self._hear(frames)
         return found
 
+    @abstractmethod
     def _hear(self, frames: list[bytes]) -> list[Ended]:
-        raise NotImplementedError
+        """What a message says has ended."""
 
     def _until(self, condition: Callable[[], bool], check: Callable[[], None], what: str) -> None:
         end = time.monotonic() + READY_S

@@ -284,7 +284,7 @@ class _Background:
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
             work, due = item
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # this thread has nothing else to do
             work()
 
     def close(self, patience: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.sim.cluster import Cluster, Plan
 
-SEEDS = int(os.environ.get("SEEDS", "4"))
+SEEDS = int(os.environ.get("SEEDS", "5"))
 FIRST = int(os.environ.get("SEED", "1"))
 
 PLANS = {
