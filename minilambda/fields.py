@@ -16,6 +16,18 @@ MAX_FRAME = 256 * 1024
 
 MAX_INT = 2**63 - 1
 
+MAX_PATH = 1024
+"""Longest path in a guest, characters."""
+
+MAX_NAME = 255
+"""Longest name of one file or folder in a path, bytes."""
+
+MAX_FILES = 2048
+"""Most files of one job."""
+
+MAX_COLLECTED = 64
+"""Most paths that one job brings back; a folder counts as one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -91,6 +103,47 @@ def size_map(count: int) -> Check:
     return Check(f"a map of at most {count} names to sizes", accept)
 
 
+def count_map(count: int) -> Check:
+    def accept(value: Any) -> bool:
+        return (
+            type(value) is dict
+            and len(value) <= count
+            and all(type(k) is str and len(k) <= 64 and type(v) is int and 0 <= v <= MAX_INT for k, v in value.items())
+        )
+
+    return Check(f"a map of at most {count} names to numbers", accept)
+
+
+_digest = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
+
+
+def is_guest_path(path: Any) -> bool:
+    """Whether this is an absolute path that means the same to everybody: no dots, nothing empty, no odd characters."""
+    if type(path) is not str or not 2 <= len(path) <= MAX_PATH or path[0] != "/" or not path.isprintable():
+        return False
+    return all(
+        part not in ("", ".", "..") and len(part.encode("utf-8", "replace")) <= 255 for part in path[1:].split("/")
+    )
+
+
+def file_map(count: int) -> Check:
+    def accept(value: Any) -> bool:
+        return (
+            type(value) is dict
+            and len(value) <= count
+            and all(is_guest_path(k) and type(v) is str and _digest(v) is not None for k, v in value.items())
+        )
+
+    return Check(f"a map of at most {count} absolute paths, without . and .., to the digests of files", accept)
+
+
+def paths(count: int) -> Check:
+    def accept(value: Any) -> bool:
+        return type(value) in (list, tuple) and len(value) <= count and all(is_guest_path(item) for item in value)
+
+    return Check(f"a list of at most {count} absolute paths, without . and ..", accept)
+
+
 Count = Annotated[int, integer(0, MAX_INT)]
 Attempt = Annotated[int, integer(1, 1_000_000)]
 Millis = Annotated[int, integer(0, 366 * 24 * 3600 * 1000)]
@@ -107,3 +160,5 @@ Code = Annotated[str, pattern(r"[a-z][a-z0-9_]{0,31}", "a code in lower case")]
 Texts = Annotated[tuple[str, ...], texts(4096, MAX_FRAME)]
 TextMap = Annotated[dict[str, str], text_map(4096, MAX_FRAME)]
 SizeMap = Annotated[dict[str, int], size_map(8)]
+FileMap = Annotated[dict[str, str], file_map(MAX_FILES)]
+Paths = Annotated[tuple[str, ...], paths(MAX_COLLECTED)]

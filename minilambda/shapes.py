@@ -16,9 +16,6 @@ from minilambda.errors import BadRequest
 from minilambda.fields import Check
 from minilambda.messages import JobRef
 
-RESERVED = frozenset({"stream", "files", "scratch", "collect"})
-"""Header keys that version 1 keeps for parts that are not built: refused, so that nobody believes them honoured."""
-
 MAX_REFS = 4096
 """Most job references in one message."""
 
@@ -150,8 +147,6 @@ def values_of(header: dict[str, Any], shape: Shape, where: str) -> dict[str, Any
     for name, value in header.items():
         field = fields.get(name)
         if field is None:
-            if name in RESERVED:
-                raise BadRequest(f"{where}{name}: this side does not offer it; see the features in welcome.")
             continue  # a later version of the protocol may add keys
         try:
             values[name] = field.decode(value)

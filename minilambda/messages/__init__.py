@@ -26,22 +26,36 @@ from minilambda.messages.client import (
     ModuleList,
     Put,
     Refused,
-    Reply,
-    Request,
     Run,
     RunAgain,
     Stored,
     Welcome,
     WorkerList,
 )
+from minilambda.messages.functions import (
+    LIVE,
+    Call,
+    Deploy,
+    Deployed,
+    FunctionList,
+    ListFunctions,
+    SetAlias,
+    Undeploy,
+)
+from minilambda.messages.live import Credit, Follow, Followed, Input, Output, Taken, Unfollow
+from minilambda.messages.overview import ClientList, GetOverview, ListClients, Overview
 from minilambda.messages.parts import (
     TERMINAL,
     Body,
     ErrorInfo,
+    FromBroker,
+    FromWorker,
     JobRef,
     JobSpec,
     Message,
     Refs,
+    Reply,
+    Request,
     Result,
     Rows,
     State,
@@ -50,6 +64,7 @@ from minilambda.messages.parts import (
 )
 
 if TYPE_CHECKING:
+    from minilambda.messages.relay import Allow, Fed, Feed, Unwatch, Watch, Written
     from minilambda.messages.worker import (
         BROKER_MESSAGES,
         WORKER_MESSAGES,
@@ -59,8 +74,6 @@ if TYPE_CHECKING:
         Dispatch,
         Done,
         Fetch,
-        FromBroker,
-        FromWorker,
         Goodbye,
         Recall,
         Register,
@@ -75,35 +88,53 @@ if TYPE_CHECKING:
 __all__ = [
     "BROKER_MESSAGES",
     "CLIENT_MESSAGES",
+    "LIVE",
     "REPLIES",
     "TERMINAL",
     "WORKER_MESSAGES",
     "Accepted",
     "Acknowledge",
+    "Allow",
     "Beat",
     "Body",
+    "Call",
     "Cancel",
     "Chunk",
+    "ClientList",
+    "Credit",
+    "Deploy",
+    "Deployed",
     "Dispatch",
     "Done",
     "ErrorInfo",
+    "Fed",
+    "Feed",
     "Fetch",
+    "Follow",
+    "Followed",
     "FromBroker",
     "FromWorker",
+    "FunctionList",
+    "GetOverview",
     "GetResult",
     "GetStatus",
     "Goodbye",
     "Hello",
+    "Input",
     "JobList",
     "JobRef",
     "JobResult",
     "JobSpec",
     "JobStatus",
+    "ListClients",
+    "ListFunctions",
     "ListJobs",
     "ListModules",
     "ListWorkers",
     "Message",
     "ModuleList",
+    "Output",
+    "Overview",
     "Put",
     "Recall",
     "Refs",
@@ -119,13 +150,20 @@ __all__ = [
     "Rows",
     "Run",
     "RunAgain",
+    "SetAlias",
     "State",
     "Stop",
     "Stored",
+    "Taken",
     "Tier",
+    "Undeploy",
+    "Unfollow",
+    "Unwatch",
     "Usage",
+    "Watch",
     "Welcome",
     "WorkerList",
+    "Written",
     "body_handle",
 ]
 
@@ -134,7 +172,7 @@ def __getattr__(name: str) -> object:
     """The messages between the broker and its workers, made when they are first used: a client does without them."""
     if name not in __all__:
         raise AttributeError(f"module 'minilambda.messages' has no attribute {name!r}")
-    from minilambda.messages import worker  # noqa: PLC0415
+    from minilambda.messages import relay, worker  # noqa: PLC0415
 
-    globals()[name] = found = getattr(worker, name)
+    globals()[name] = found = getattr(relay if hasattr(relay, name) else worker, name)
     return found

@@ -15,22 +15,15 @@ from minilambda.fields import (
     JobId,
     Label,
     Millis,
-    RequestId,
     Sentence,
     Size,
     Texts,
     integer,
 )
-from minilambda.messages.parts import Body, JobSpec, Message, Result, Rows, State
+from minilambda.messages import functions, live, overview
+from minilambda.messages.parts import Body, JobSpec, Message, Reply, Request, Result, Rows, State
 
 # --- client to broker --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, unsafe_hash=True)
-class Request(Message):
-    """A message that gets exactly one reply, which repeats ``request``."""
-
-    request: RequestId
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -47,6 +40,7 @@ class Run(Request):
     spec: JobSpec
     detach: Flag = False
     again: Flag = False  # this job was sent before, so a worker may have had it
+    traceparent: Label = ""  # W3C trace context of the caller, for the broker's spans; "": none
     wasm: Body = b""  # the module's bytes; empty when the broker has them
     stdin: Body = b""
     values: Body = b""  # msgpack list of typed parameters for ``invoke``; empty: parse ``args``
@@ -57,6 +51,7 @@ class GetStatus(Request):
     TYPE: ClassVar[str] = "status"
     job: JobId
     principal: Label = ""  # whose job, for an admin; "": the sender's own
+    story: Flag = False  # tell what happened to the job so far, too
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -120,11 +115,6 @@ class RunAgain(Request):
 
 
 @dataclass(slots=True, unsafe_hash=True)
-class Reply(Message):
-    request: RequestId
-
-
-@dataclass(slots=True, unsafe_hash=True)
 class Welcome(Reply):
     TYPE: ClassVar[str] = "welcome"
     broker: Label  # name and version of the software
@@ -155,6 +145,7 @@ class JobResult(Reply):
     stdout: Body = b""
     stderr: Body = b""
     value: Body = b""  # msgpack of what ``invoke`` returned
+    collected: Body = b""  # msgpack map of path to content, nil for one that is not there; "": nothing was asked for
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -166,6 +157,7 @@ class JobStatus(Reply):
     worker: Label = ""  # name of the worker that has it
     cancelling: Flag = False  # a cancel is on its way to the worker
     age_ms: Duration = 0.0  # since the job was accepted, milliseconds
+    story: Rows = ()  # maps of at_ms (since it was accepted) and what, oldest first
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -219,6 +211,9 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     ListWorkers,
     ListJobs,
     RunAgain,
+    *live.REQUESTS,
+    *functions.REQUESTS,
+    *overview.REQUESTS,
 )
 """What the broker takes from a client."""
 
@@ -232,5 +227,8 @@ REPLIES: tuple[type[Message], ...] = (
     WorkerList,
     JobList,
     Refused,
+    *live.REPLIES,
+    *functions.REPLIES,
+    *overview.REPLIES,
 )
 """What a client takes from the broker."""

@@ -16,9 +16,13 @@ from minilambda.fields import (
     Count,
     Digest,
     Duration,
+    FileMap,
+    Flag,
     JobId,
     Label,
     Millis,
+    Paths,
+    RequestId,
     Sentence,
     Size,
     TextMap,
@@ -47,6 +51,34 @@ class Message:
 
 
 @dataclass(slots=True, unsafe_hash=True)
+class Request(Message):
+    """A client's message that gets exactly one reply, which repeats ``request``."""
+
+    request: RequestId
+
+
+@dataclass(slots=True, unsafe_hash=True)
+class Reply(Message):
+    """A message to a client."""
+
+    request: RequestId
+
+
+@dataclass(slots=True, unsafe_hash=True)
+class FromWorker(Message):
+    """Root of a registered worker's messages. ``session`` is the one that ``registered`` gave."""
+
+    session: Count
+
+
+@dataclass(slots=True, unsafe_hash=True)
+class FromBroker(Message):
+    """Root of the messages to a registered worker."""
+
+    session: Count
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class JobSpec:
     """What a job is: the module and how to run it. A limit of 0 means the default of the worker."""
 
@@ -63,6 +95,10 @@ class JobSpec:
     priority: Annotated[int, integer(-100, 100)] = 0  # higher goes first, within one group
     group: Label = ""  # the broker is fair between the groups of one principal
     if_no_workers: Annotated[str, one_of("wait", "fail")] = "wait"  # "fail": refuse with ``no_workers``
+    files: FileMap = field(default_factory=dict)  # absolute path in the guest to the digest of a file, read-only
+    scratch: Size = 0  # a writable ``/tmp`` of so many bytes; 0: none
+    collect: Paths = ()  # absolute paths of files and folders below ``/tmp`` that come back with the result
+    stream: Flag = False  # standard input goes on after the body ``stdin``, by ``input``
 
 
 @dataclass(slots=True, unsafe_hash=True)

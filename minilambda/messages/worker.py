@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from minilambda.fields import Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
-from minilambda.messages.parts import Body, JobRef, JobSpec, Message, Refs, Result
+from minilambda.messages import relay
+from minilambda.messages.parts import Body, FromBroker, FromWorker, JobRef, JobSpec, Message, Refs, Result
 
 # --- worker to broker --------------------------------------------------------------------------------
 
@@ -28,13 +29,6 @@ class Register(Message):
     seen: Count = 0  # sequence number of the last dispatch that arrived in it
     held: Refs = ()  # jobs that it has and has not finished
     finished: Refs = ()  # jobs whose results it still keeps
-
-
-@dataclass(slots=True, unsafe_hash=True)
-class FromWorker(Message):
-    """Root of a registered worker's messages. ``session`` is the one that ``registered`` gave."""
-
-    session: Count
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -61,6 +55,7 @@ class Done(FromWorker):
     stdout: Body = b""
     stderr: Body = b""
     value: Body = b""
+    collected: Body = b""  # as in a client's ``result``
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -97,11 +92,6 @@ class RegisterAgain(Message):
     """The broker does not know the sender or its session."""
 
     TYPE: ClassVar[str] = "register_again"
-
-
-@dataclass(slots=True, unsafe_hash=True)
-class FromBroker(Message):
-    session: Count
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -182,7 +172,16 @@ def body_handle(ref: JobRef, body: str) -> str:
     return f"{ref.job}/{ref.attempt}/{body}/{ref.principal}"
 
 
-WORKER_MESSAGES: tuple[type[Message], ...] = (Register, Report, Done, Returned, Goodbye, Fetch, Chunk)
+WORKER_MESSAGES: tuple[type[Message], ...] = (
+    Register,
+    Report,
+    Done,
+    Returned,
+    Goodbye,
+    Fetch,
+    Chunk,
+    *relay.TO_BROKER,
+)
 """What the broker takes from a worker."""
 
 BROKER_MESSAGES: tuple[type[Message], ...] = (
@@ -195,5 +194,6 @@ BROKER_MESSAGES: tuple[type[Message], ...] = (
     Acknowledge,
     Fetch,
     Chunk,
+    *relay.TO_WORKER,
 )
 """What a worker takes from the broker."""
