@@ -23,17 +23,32 @@ from minilambda.messages import (
     Put,
     Run,
     RunAgain,
+    functions,
+    live,
+    overview,
 )
 
 ADMIN, CLIENT, WORKER = "admin", "client", "worker"
 
 _CLIENT: frozenset[type[Message]] = frozenset(
-    {Hello, Run, GetStatus, GetResult, Cancel, Put, ListModules, ListJobs, RunAgain}
+    {
+        Hello,
+        Run,
+        GetStatus,
+        GetResult,
+        Cancel,
+        Put,
+        ListModules,
+        ListJobs,
+        RunAgain,
+        *live.REQUESTS,
+        *functions.REQUESTS,
+    }
 )
 
 MAY: dict[str, frozenset[type[Message]]] = {
     CLIENT: _CLIENT,
-    ADMIN: _CLIENT | {ListWorkers},
+    ADMIN: _CLIENT | {ListWorkers, *overview.REQUESTS},
     WORKER: frozenset(WORKER_MESSAGES),
 }
 """Role to the messages that it may send. What stands nowhere here nobody may send who has shown a key."""
