@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
+AT_A_TIME ?= 3# test files that run at the same time; they mostly wait
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test guests test-guests check format audit units bench peers sim chaos fuzz clean
@@ -15,7 +16,7 @@ demo: venv ## start a broker and two workers, run the examples through them, lea
 	@$(PY) examples/demo.py
 
 test: venv ## every test that needs no download
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(AT_A_TIME) --dist loadfile $(ARGS)
 
 guests: $(VENV)/.stamp-guests ## download and build the real guests into .guests (needs npm)
 	$(PY) tools/guests.py

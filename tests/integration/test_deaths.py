@@ -181,7 +181,7 @@ def test_nothing_outlives_a_killed_agent() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
-        assert len(pids) == 4, "the template, two runners and a compiler"
+        assert len(pids) >= 4, "the template, two runners and a compiler"
         assert all(lives(pid) for pid in pids)
         # when
         process.kill()

@@ -83,6 +83,7 @@ def test_a_key_file_has_what_it_says() -> None:
         (f"{PAIR.secret}\n", "line 1: a key file has"),
         ("private x\n", "line 1"),
     ],
+    ids="empty public twice short bare word".split(),
 )
 def test_a_bad_key_file_is_refused_with_its_line_and_without_the_key(text: str, says: str) -> None:
     with pytest.raises(BadKey, match=says) as caught:
