@@ -94,6 +94,11 @@ class CompileLimit(JobError):
     sentence = "Compiling the module took more time or memory than the worker allows."
 
 
+class UnsupportedFeature(JobError):
+    code = "unsupported"
+    sentence = "The worker can't offer what the job asks for."
+
+
 class RunnerCrashed(JobError):
     code = "runner_crashed"
     sentence = "The process that ran the guest died."

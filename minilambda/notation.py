@@ -105,3 +105,15 @@ def peer_endpoint(text: str) -> str:
     if found.startswith("tcp://*:") or re.fullmatch("tcp://.*:0+", found):
         raise BadSetting(f"{text!r} is an address to listen on; to connect, write the host and the port of the broker.")
     return found
+
+
+def metrics_address(text: str) -> tuple[str, int]:
+    """Where to listen: ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``, this machine only unless a host is named.
+
+    Raises ``BadSetting``.
+    """
+    host, _, port = text.strip().rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535 or not bare.isprintable() or "/" in bare:
+        raise BadSetting(f"{text!r} is no address for metrics; write PORT, HOST:PORT or [IPV6]:PORT.")
+    return ("" if bare == "*" else bare or "127.0.0.1"), int(port)

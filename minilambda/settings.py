@@ -91,7 +91,10 @@ class WorkerSettings:
     kill_after: float = 0.1  # a guest that outlives its deadline by so long is killed, seconds
     look_every: float = 0.1  # how often the output of a running guest is measured, seconds
     modules_per_runner: int = 16  # loaded modules that a runner keeps; least recently used goes first
-    cache_bytes: int = 8 * GIB  # artifacts on disk; least recently used goes first
+    cache_bytes: int = 8 * GIB  # artifacts on disk, and as much again for files; least recently used goes first
+    scratch_bytes: int = 256 * MIB  # the most that a job may ask for as its ``/tmp``; 0: none
+    files_bytes: int = GIB  # all files of one job together, at most
+    collect_bytes: int = 64 * MIB  # all files that one job brings back together, at most
     walls: str = "best"  # one of WALLS
     fresh_runner: bool = False  # each job gets a process of its own
     low_latency: bool = False  # the machine's processors stay awake while jobs come
@@ -112,8 +115,11 @@ class WorkerSettings:
         return 2 * self.slots if self.fresh_runner else self.slots
 
 
+_MAY_BE_0 = ("prefetch", "grace", "scratch_bytes")
+
+
 def _positive(settings: BrokerSettings | WorkerSettings) -> None:
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
-        if type(value) in (int, float) and value < (0 if item.name in ("prefetch", "grace") else 1e-9):
+        if type(value) in (int, float) and value < (0 if item.name in _MAY_BE_0 else 1e-9):
             raise BadSetting(f"{item.name} must be positive, not {value:g}.")

@@ -30,6 +30,9 @@ MAX_IN_PLACE = 4096
 MAX_ENVELOPE = 8
 """Most frames that an envelope may have; more is dropped."""
 
+MAX_HOP = 255
+"""The longest frame of an envelope, as of a routing id, bytes: envelopes are kept for as long as an answer is due."""
+
 Frames = Sequence[bytes]
 Part = TypeVar("Part")
 
@@ -45,10 +48,12 @@ class Malformed(BadRequest):
 
 
 def split_envelope(frames: list[bytes]) -> tuple[tuple[bytes, ...], list[bytes]] | None:
-    """The envelope, its empty frame included, and the rest; None where there is no empty frame near the start."""
+    """The envelope, its empty frame included, and the rest; None where no empty frame is near the start."""
     for index, frame in enumerate(frames[:MAX_ENVELOPE]):
         if not frame:
             return tuple(frames[: index + 1]), frames[index + 1 :]
+        if len(frame) > MAX_HOP:
+            break
     return None
 
 

@@ -21,10 +21,12 @@ from minilambda.messages import (
     Beat,
     Dispatch,
     Done,
+    Follow,
     Goodbye,
     JobRef,
     JobSpec,
     Message,
+    Output,
     Recall,
     Register,
     RegisterAgain,
@@ -69,11 +71,14 @@ class World:
         self.slices: dict[int, Any] = {}  # id of a message to the part that the shell would fill in
         self.open: Counter[tuple[str, int]] = Counter()  # requests without an answer, by peer and number
         self.ended: dict[Job, Result] = {}
+        self.streams: dict[tuple[str, int], list[int]] = {}  # by follow: attempt, next byte of each stream, caught up
         self._inbox: dict[str, list[Message]] = {}
 
     def step(self, event: Event) -> None:
         if isinstance(event, Received) and isinstance(event.message, Request):
             self.open[event.route[0].decode(), event.message.request] += 1
+            if isinstance(about := event.message, Follow):
+                self.streams[event.route[0].decode(), about.request] = [about.attempt, about.stdout, about.stderr, 0]
         elif isinstance(event, Rejected):
             self.open[event.route[0].decode(), event.error.request] += 1
         self._carry_out(self.core.handle(event, self.now))
@@ -125,12 +130,24 @@ class World:
             self._inbox.setdefault(action.route[0].decode(), []).append(action.message)
             if action.part is not None:
                 self.slices[id(action.message)] = action.part
-            if isinstance(action.message, Reply):
+            if isinstance(action.message, Output):
+                self._told(action.route[0].decode(), action.message)
+            elif isinstance(action.message, Reply):
                 key = (action.route[0].decode(), action.message.request)
                 self.open[key] -= 1
                 assert self.open[key] >= 0, f"{action.message} answers nobody"
         if self.audited:
             self.audit()
+
+    def _told(self, peer: str, output: Output) -> None:
+        """Each stream comes without gaps and repetitions, a later attempt's from the beginning, and one empty piece."""
+        place = self.streams[peer, output.request]
+        if place[0] not in (0, output.attempt) or (not place[0] and not output.offset):  # or another one before it
+            place[1:3] = 0, 0
+        which = 1 if output.stream == "stdout" else 2
+        assert place[which] == output.offset and (output.data or not place[3]), f"{output} where {place} was"
+        place[3] += not output.data
+        place[0], place[which] = output.attempt, output.offset + len(output.data)
 
     def sync(self, count: int | None = None) -> None:
         """The disk has taken so many of the writes that wait for it, or all."""

@@ -32,21 +32,27 @@ def _serve(pipe: Connection, compiler: str, short: bool, standard: bool) -> None
     host.prime(primer.ORDER, f"/proc/self/fd/{primed.module}")
     host.prime(primer.COMPONENT_ORDER, f"/proc/self/fd/{primed.component}")
     while True:
-        order, artifact = pipe.recv()
+        order, artifact, piped = pipe.recv()
         if order is None:
             os._exit(0)
-        fd = None
+        fd = inlet = None
+        if piped is not None:
+            inlet, far = os.pipe()
+            os.write(far, piped)
+            os.close(far)
         if artifact is not None:
             fd = os.memfd_create("artifact")
             assert os.write(fd, artifact) == len(artifact)
         try:
-            outcome = host.run(order, None if fd is None else f"/proc/self/fd/{fd}")
+            path = None if fd is None else f"/proc/self/fd/{fd}"
+            outcome = host.run(order, path, None if inlet is None else b"/proc/self/fd/%d" % inlet)
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {error}")
             continue
         finally:
-            if fd is not None:
-                os.close(fd)
+            for each in (fd, inlet):
+                if each is not None:
+                    os.close(each)
         if host.left_output:
             written = [os.pread(out, os.fstat(out).st_size, 0) for out in (stdout, stderr)]
             outcome = outcome._replace(stdout=written[0], stderr=written[1])
@@ -68,8 +74,11 @@ class GuestProcess:
         self._process.start()
         theirs.close()
 
-    def run(self, text: str, **fields: Any) -> Outcome:
-        """Compile the guest where needed, and run it; ``fields`` are those of RunOrder that matter to the test."""
+    def run(self, text: str, piped: bytes | None = None, **fields: Any) -> Outcome:
+        """Compile the guest where needed, and run it; ``fields`` are those of RunOrder that matter to the test.
+
+        ``piped`` comes through a pipe.
+        """
         binary = wat.wasm(text)
         digest = "sha256:" + hashlib.sha256(binary).hexdigest()
         if digest not in self._artifacts:
@@ -78,11 +87,11 @@ class GuestProcess:
         component, artifact = self._artifacts[digest]
         order = order_for(digest, component, load=digest not in self._held, compiler=self._compiler, **fields)
         self._held.add(digest)
-        return self.send(order, artifact if order.load else None)
+        return self.send(order, artifact if order.load else None, piped)
 
-    def send(self, order: RunOrder, artifact: bytes | None) -> Outcome:
+    def send(self, order: RunOrder, artifact: bytes | None, piped: bytes | None = None) -> Outcome:
         """Carry out an order as it is. Raises HostError."""
-        self._pipe.send((order, artifact))
+        self._pipe.send((order, artifact, piped))
         if not self._pipe.poll(_ANSWER_SECONDS):
             raise AssertionError("the guest's process did not answer")
         answer = self._pipe.recv()
@@ -94,7 +103,7 @@ class GuestProcess:
     def close(self) -> None:
         """End the process."""
         if self._process.is_alive():
-            self._pipe.send((None, None))
+            self._pipe.send((None, None, None))
         self._process.join(_ANSWER_SECONDS)
         self._process.close()
         self._pipe.close()

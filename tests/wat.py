@@ -79,6 +79,24 @@ CAT = f"""(module {_wasi("fd_read", "fd_write")}
 """Copies its standard input to its standard output."""
 
 
+CONVERSE = f"""(module {_wasi("fd_read", "fd_write")}
+  (memory (export "memory") 2)
+  (data (i32.const 16) "\\20\\00\\00\\00\\06\\00\\00\\00" "\\30\\00\\00\\00\\04\\00\\00\\00" "ready\\n")
+  (data (i32.const 48) "bye\\n")
+  (func (export "_start")
+    (drop (call $fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))
+    (block $end (loop $more
+      (i32.store (i32.const 0) (i32.const 1024))
+      (i32.store (i32.const 4) (i32.const 65536))
+      (br_if $end (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (br_if $end (i32.eqz (i32.load (i32.const 8))))
+      (i32.store (i32.const 4) (i32.load (i32.const 8)))
+      (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (br $more)))
+    (drop (call $fd_write (i32.const 2) (i32.const 24) (i32.const 1) (i32.const 8)))))"""
+"""Writes ``ready`` and a newline, then its standard input as it comes, and at its end ``bye`` to its standard error."""
+
+
 def _strings(kind: str) -> str:
     return f"""(module {_wasi(f"{kind}_get", f"{kind}_sizes_get", "fd_write")}
   (memory (export "memory") 2)

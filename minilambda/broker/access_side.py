@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from minilambda.broker.authority import Authority
+from minilambda.broker.authority import ADMIN, EVERYBODY, Authority
 from minilambda.broker.events import AccessChanged, Event
 from minilambda.broker.registry import Worker
 from minilambda.errors import Forbidden
@@ -30,10 +30,24 @@ class AccessSide:
             self._forbid(refusal)
 
     def owner(self, sender: str, asked: str) -> str:
-        """Whose jobs a request is about, "" for the sender's own. Raises ``Forbidden`` where it may not ask."""
-        if asked and asked != sender and self.authority is not None and not self.authority.is_admin(sender):
+        """Whose jobs a request is about, "" for the sender's own. Raises ``Forbidden`` where it may not ask.
+
+        An observer has none of its own, and means everybody's.
+        """
+        if self.authority is None:
+            return asked or sender
+        if asked and asked != sender and not self.authority.sees_all(sender):
             self._forbid("Only an admin may ask for the jobs of others.")
-        return asked or sender
+        return asked or (EVERYBODY if self.authority.observes(sender) else sender)
+
+    def shares(self, principal: str) -> bool:
+        """Whether the functions that a principal shares are there for everybody."""
+        return self.authority is None or self.authority.role(principal) == ADMIN
+
+    def check_sharing(self, principal: str) -> None:
+        """Raise ``Forbidden`` where the principal may not share functions."""
+        if not self.shares(principal):
+            self._forbid("Only an admin may share a function.")
 
     def _forbid(self, reason: str) -> None:
         self._core.count(Forbidden.code)
@@ -56,4 +70,5 @@ class AccessSide:
                 job.waiters.remove(waiter)
                 if waiter.timed:
                     core.timers.clear(("wait", job.key, waiter.route[0]))
+        core.streams.cut(event.connections)
         return True

@@ -10,7 +10,7 @@ from minilambda.messages import Result, body_handle
 if TYPE_CHECKING:
     from minilambda.broker.jobs import Job
 
-BODIES = ("stdout", "stderr", "value")
+BODIES = ("stdout", "stderr", "value", "collected")
 """The bodies of a result."""
 
 MAX_RESULT_BYTES = 256 * 1024 * 1024

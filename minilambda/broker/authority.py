@@ -28,7 +28,7 @@ from minilambda.messages import (
     overview,
 )
 
-ADMIN, CLIENT, WORKER = "admin", "client", "worker"
+ADMIN, CLIENT, OBSERVER, WORKER = "admin", "client", "observer", "worker"
 
 _CLIENT: frozenset[type[Message]] = frozenset(
     {
@@ -49,6 +49,9 @@ _CLIENT: frozenset[type[Message]] = frozenset(
 MAY: dict[str, frozenset[type[Message]]] = {
     CLIENT: _CLIENT,
     ADMIN: _CLIENT | {ListWorkers, *overview.REQUESTS},
+    OBSERVER: frozenset(
+        {Hello, GetStatus, ListJobs, ListModules, ListWorkers, functions.ListFunctions, *overview.REQUESTS}
+    ),
     WORKER: frozenset(WORKER_MESSAGES),
 }
 """Role to the messages that it may send. What stands nowhere here nobody may send who has shown a key."""
@@ -97,6 +100,14 @@ class Authority:
 
     def is_admin(self, principal: str) -> bool:
         return self.role(principal) == ADMIN
+
+    def sees_all(self, principal: str) -> bool:
+        """Whether it may ask for what belongs to others. What it may ask of that is for ``refusal``."""
+        return self.role(principal) in (ADMIN, OBSERVER)
+
+    def observes(self, principal: str) -> bool:
+        """Whether it is an observer, which has nothing of its own."""
+        return self.role(principal) == OBSERVER
 
     def refusal(self, principal: str, kind: type[Message]) -> str:
         """Why the principal may not send such a message; "" where it may."""

@@ -48,13 +48,13 @@ class BodySide:
         self._pull(worker)
 
     def _fetch(self, route: Route, principal: str, message: Fetch, now: float) -> None:
-        """A worker asks for a piece of a module or of an input, of jobs that it has."""
+        """A worker asks for a piece of a module, of a file or of an input, of jobs that it has."""
         core = self._core
         worker = self._find(route, message, now)
         if worker is None:
             return
         handle, offset = message.handle, message.offset
-        if handle.startswith("sha256:") and any(job.spec.module == handle for job in worker.jobs.values()):
+        if handle.startswith("sha256:") and worker.needs(handle):
             total = core.modules.size(handle)
             size = max(0, min(message.size, MAX_FRAME, total - offset))
             part = ModuleSlice("data", handle, offset, size) if size else None

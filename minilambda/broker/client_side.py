@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from minilambda.broker.contents import check_spec, files_of, find_files, hold
 from minilambda.broker.events import Route
-from minilambda.broker.jobs import Job, JobKey, Waiter, cost_of, spec_bytes
+from minilambda.broker.function_side import FunctionSide
+from minilambda.broker.jobs import Job, JobKey, Waiter, cost_of
 from minilambda.broker.list_side import ListSide
 from minilambda.broker.modules import Module
-from minilambda.broker.records import ModuleKept
+from minilambda.broker.overview_side import OverviewSide
+from minilambda.broker.records import Called, ModuleKept
 from minilambda.broker.views import failed, result_reply, status_reply
 from minilambda.errors import (
     BadRequest,
@@ -25,7 +28,6 @@ from minilambda.errors import (
     NoWorkers,
     StorageFailed,
 )
-from minilambda.fields import MAX_FRAME
 from minilambda.messages import (
     Accepted,
     Cancel,
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 MAX_WAITERS = 64
 """Connections that can wait for one job; the one that has waited longest makes room for another."""
 
-MAX_SPEC_BYTES = MAX_FRAME - 16 * 1024
-"""Arguments and environment together, so that the header of a dispatch fits a frame; bytes."""
+FEATURES: tuple[str, ...] = ("streams", "files", "functions")
+"""What this broker can do beyond the first version's least, for ``welcome``."""
 
 
 class ClientSide:
@@ -56,6 +58,7 @@ class ClientSide:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.functions = FunctionSide(core, self._run, self._module, self._keep)
         self.handlers: dict[type[Message], Callable[[Route, str, Any, float], None]] = {
             Hello: self._hello,
             Run: self._run,
@@ -64,6 +67,9 @@ class ClientSide:
             Cancel: self._cancel,
             RunAgain: self._run_again,
             **ListSide(core).handlers,
+            **OverviewSide(core).handlers,
+            **self.functions.handlers,
+            **core.streams.for_clients(self._find),
         }
 
     def _hello(self, route: Route, principal: str, message: Hello, now: float) -> None:
@@ -73,7 +79,7 @@ class ClientSide:
             core.name,
             principal,
             (VERSION,),
-            (),
+            FEATURES,
             settings.max_module_bytes,
             settings.max_stdin_bytes,
             settings.max_request_bytes,
@@ -91,14 +97,17 @@ class ClientSide:
 
     # --- run -------------------------------------------------------------------------------------
 
-    def _run(self, route: Route, principal: str, message: Run, now: float) -> None:
+    def _run(
+        self, route: Route, principal: str, message: Run, now: float, called: Called | None = None, lender: str = ""
+    ) -> None:
+        """``called``: the job is a call of a function. ``lender``: whose its module and files are, if another's."""
         core = self._core
         key = (principal, message.job)
         job = core.jobs.get(key)
         if message.detach and core.promises.durable and not core.promises.accepting and not (job and job.journaled):
             raise StorageFailed()
         if job is None:
-            job = self._new_job(key, message, now)
+            job = self._new_job(key, message, now, called, lender or principal)
         elif not job.same(message.spec, message.stdin, message.values):
             raise Conflict(f"Another job with the id {message.job!r} and other content exists.")
         if message.detach:
@@ -110,18 +119,25 @@ class ClientSide:
             self._wait(job, route, message.request, None)
 
     def _promise(self, job: Job) -> None:
-        """From now on the job, with its module, outlives the broker."""
+        """From now on the job, with its module and its files, outlives the broker."""
         core = self._core
         if job.journaled or not core.promises.durable:
             return
         if not job.ended:
-            module = core.modules.needed(job.spec.module)
-            if job.key[0] not in module.saved:
-                module.saved.add(job.key[0])
-                core.promises.note(ModuleKept(module.digest, module.size, job.key[0]))
+            self._keep(job.key[0], job.spec.module)
+            for digest in job.files:
+                self._keep(job.key[0], digest)
         core.promises.accepted(job)
 
-    def _new_job(self, key: JobKey, message: Run, now: float) -> Job:
+    def _keep(self, principal: str, digest: str) -> None:
+        """What a job or a function needs of the store outlives the broker; what is lent is somebody else's."""
+        module = self._core.modules.needed(digest)
+        principal = principal if principal in module.principals else min(module.principals)
+        if principal not in module.saved:
+            module.saved.add(principal)
+            self._core.promises.note(ModuleKept(digest, module.size, principal))
+
+    def _new_job(self, key: JobKey, message: Run, now: float, called: Called | None, owner: str) -> Job:
         core, settings, spec = self._core, self._core.settings, message.spec
         if key in core.forgotten:
             raise Expired()
@@ -130,24 +146,29 @@ class ClientSide:
         if len(stdin) > most or len(values) > most:
             what, size = ("input", len(stdin)) if len(stdin) > most else ("list of parameters", len(values))
             raise InputTooLarge(f"The {what} has {size} bytes, the broker accepts {most}.")
-        texts = spec_bytes(spec)
-        if texts > MAX_SPEC_BYTES:
-            raise InputTooLarge(f"Arguments and environment have {texts} bytes, the broker accepts {MAX_SPEC_BYTES}.")
+        texts = check_spec(spec)
         if spec.if_no_workers == "fail" and not core.scheduler.taking and not core.settling.open:
             raise NoWorkers()
         if core.quotas is not None:
             core.quotas.check_job(key[0], core.queue.waiting_of(key[0]), core.scheduler.knows(spec.module), now)
-        cost = cost_of(texts, stdin, values)
+        cost = cost_of(texts, stdin, values, len(spec.files))
         if core.queue.size + len(core.settling) >= settings.max_queued:
             raise Busy(f"The queue is full: {settings.max_queued} jobs wait.")
         if core.input_bytes + cost > settings.max_queued_bytes:
             raise Busy(f"The queue is full: its jobs have {core.input_bytes} bytes of input.")
-        module = self._module(key[0], spec.module, message.wasm, now)
+        module = self._module(owner, spec.module, message.wasm, now)
+        files = find_files(core.modules, owner, spec) if spec.files else ()
         core.modules.acquire(module, now)
         job = Job(key, spec, stdin, values, cost, core.accepted, now, now)
+        job.called = called
+        if files:
+            hold(core.modules, files, now)
+            job.files = files_of(spec)
         promised = message.detach and core.promises.durable  # then no worker had it without the journal's knowledge
         unbegun = key in core.unclaimed.unbegun
-        job.doubtful = message.again and not spec.retries and not promised and not unbegun
+        if core.telling:
+            job.traceparent = message.traceparent
+        job.doubtful = message.again and not job.retries and not promised and not unbegun
         core.accept(job, now, resent=not message.detach and not unbegun, straight=not message.detach)
         return job
 
@@ -178,7 +199,8 @@ class ClientSide:
         return job
 
     def _status(self, route: Route, principal: str, message: GetStatus, now: float) -> None:
-        self._state(route, message.request, self._find(principal, message.job, message.principal), now)
+        job = self._find(principal, message.job, message.principal)
+        self._core.reply(route, status_reply(job, message.request, now, message.story), job)
 
     def _get_result(self, route: Route, principal: str, message: GetResult, now: float) -> None:
         job = self._find(principal, message.job, message.principal)
@@ -242,4 +264,4 @@ class ClientSide:
         if old.content and not (old.stdin or old.values):
             raise BadRequest("The job's input is not kept any more; submit it anew.")
         run = Run(message.request, message.job, old.spec, detach=True, stdin=old.stdin, values=old.values)
-        self._run(route, principal, run, now)
+        self._run(route, principal, run, now, old.called, self.functions.lender(principal, old))

@@ -21,14 +21,16 @@ from math import inf
 from typing import Any
 
 from minilambda.broker.access_side import AccessSide
+from minilambda.broker.accounts import ALL, NOBODY, account_of
+from minilambda.broker.answers import Answers
 from minilambda.broker.client_side import ClientSide
 from minilambda.broker.disk_side import DiskSide
-from minilambda.broker.events import Action, Event, ModuleSlice, Paused, Received, Rejected, Route, Send, Unreachable
+from minilambda.broker.events import Action, Event, Paused, Received, Rejected, Route, Unreachable
 from minilambda.broker.invariants import check_core
 from minilambda.broker.jobs import HANDED_BACK, MAX_ATTEMPTS, Job, JobKey
+from minilambda.broker.meters import Meters
 from minilambda.broker.modules import ModuleStore
 from minilambda.broker.placement import Placement
-from minilambda.broker.promises import MAX_HELD, Promises
 from minilambda.broker.queue import FairQueue
 from minilambda.broker.quotas import Quotas, quotas_of
 from minilambda.broker.records import ModuleDropped, Recovered
@@ -37,24 +39,25 @@ from minilambda.broker.registry import Registry, Worker
 from minilambda.broker.results import Forgotten, Results
 from minilambda.broker.scheduler import Scheduler
 from minilambda.broker.settling import Settling
+from minilambda.broker.stream_side import StreamSide
 from minilambda.broker.timers import Timers
 from minilambda.broker.unclaimed import Unclaimed
-from minilambda.broker.views import failed, final_result, refusal, result_reply
+from minilambda.broker.views import failed, final_result, result_reply
 from minilambda.broker.worker_side import WorkerSide
-from minilambda.errors import Busy, MinilambdaError, RequestError
-from minilambda.messages import JobRef, Message, Reply, Result
+from minilambda.errors import RequestError
+from minilambda.messages import JobRef, Message, Request, Result
 from minilambda.settings import BrokerSettings
 
 Handler = Callable[[Route, str, Any, float], None]
 
 
-class Core:
+class Core(Answers):
     """The state of a broker and the steps that change it. ``durable``: there is a journal."""
 
     def __init__(
         self, settings: BrokerSettings, name: str = "minilambda-broker", session_start: int = 1, durable: bool = False
     ) -> None:
-        self.settings = settings
+        super().__init__(settings, durable)
         self.name = name  # what clients are told
         self.jobs: dict[JobKey, Job] = {}  # unfinished ones, and ended ones that are kept
         self.queue = FairQueue(settings.quotas.running)  # jobs that wait for a worker
@@ -64,18 +67,19 @@ class Core:
         self.modules = ModuleStore(settings.store_bytes)
         self.results = Results(settings.result_ttl, settings.results_bytes)
         self.forgotten = Forgotten()  # jobs whose results were kept for their time
-        self.promises = Promises(durable)
+        self.meters = Meters()
+        self.telling = NOBODY  # of which jobs the shell gets an account when they end, see ``accounts``
         self.settling = Settling()  # jobs in limbo
         self.unclaimed = Unclaimed(settings.resend + settings.liveness)  # of a time before this broker
         self.timers = Timers()  # by kind, then what it is about: see ``tick``
-        self.rejected: dict[str, int] = {}  # what peers got wrong, counted by kind
         self.accepted = 0  # jobs so far
         self.input_bytes = 0  # cost of all unfinished jobs
         self.recalls = 0  # recalls without an answer
         self.awake_since = 0.0  # end of the broker's own last pause, seconds
-        self._actions: list[Action] = []  # of this step
         self.placement = Placement(self)
+        self.streams = StreamSide(self)
         self._client_side = ClientSide(self)
+        self.functions = self._client_side.functions
         self.recovery = Recovery(self)
         self._worker_side = WorkerSide(self)
         self._disk_side = DiskSide(self)
@@ -86,6 +90,7 @@ class Core:
 
     def recover(self, found: Recovered, wall: float, now: float) -> list[Action]:
         """Take up what an earlier broker has left, before anything else. ``wall`` is the wall time, seconds."""
+        self.meters.began = now
         self.recovery.restore(found, wall, now)
         return self._settle(now)
 
@@ -108,6 +113,8 @@ class Core:
         try:
             if self.access.authority is not None:
                 self.access.check(principal, type(message))
+            if principal in self.meters.clients and isinstance(message, Request):
+                self.meters.clients[principal].seen_at = now
             self._handlers[type(message)](route, principal, message, now)
         except RequestError as error:
             self.refuse(route, message, error)
@@ -156,6 +163,8 @@ class Core:
         """
         self.jobs[job.key] = job
         self.accepted += 1
+        meters, who = self.meters, job.key[0]
+        (meters.clients.get(who) or meters.client(who, now)).unfinished += 1
         self.input_bytes += job.cost
         if job.doubtful or (resent and self.settling.open):
             self.hold(job, now)
@@ -166,6 +175,11 @@ class Core:
         else:
             self.enqueue(job, now)
         self.placement.claim(job, now)
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that have not ended."""
+        return len(self.jobs) - len(self.results)
 
     def _full(self, job: Job) -> bool:
         return self.quotas is not None and self.queue.full(job.key[0])
@@ -200,18 +214,21 @@ class Core:
         if job.state == "limbo":
             self.unhold(job)
         job.move("requeue", now)
+        if self.streams.jobs:
+            self.streams.left(job)
         self.promises.moved(job)
         self.enqueue(job, now, first=True)
 
     def lose(self, job: Job, now: float) -> None:
         """The worker was lost with the job: it runs again, unless that happened too often."""
         job.losses += 1
+        self.meters.losses += 1
         if job.cancelling:
             self.requeue(job, now)
         elif job.losses >= self.settings.max_losses:
             self.end(job, failed("poisoned", f"The job lost {job.losses} workers and will not run again."), {}, now)
-        elif job.losses > job.spec.retries:
-            text = f"The job lost its worker {job.losses} times and allows {job.spec.retries} retries."
+        elif job.losses > job.retries:
+            text = f"The job lost its worker {job.losses} times and allows {job.retries} retries."
             self.end(job, failed("worker_lost", text), {}, now)
         else:
             self.requeue(job, now)
@@ -227,12 +244,18 @@ class Core:
             self.placement.release(job)
         self.input_bytes -= job.cost
         self.modules.release(job.spec.module, now)
+        if job.files:
+            self.modules.release_all(job.files, now)
         if job.state == "queued":
             job.waited += now - job.queued_since
             self.timers.clear(("queue", job.key))
         elif job.state == "limbo":
             self.unhold(job)
-        job.end(final_result(job, result, now), bodies, now)
+        final = final_result(job, result, now)
+        job.end(final, bodies, now)
+        self.meters.ended(job, final)
+        if self.telling and (job.traceparent or self.telling == ALL):
+            self._actions.append(account_of(job, final))
         if job.journaled:
             self.promises.ended(job)
         if job.waiters:
@@ -241,6 +264,8 @@ class Core:
                     self.timers.clear(("wait", job.key, waiter.route[0]))
                 self.reply(waiter.route, result_reply(job, waiter.request), job)
             job.waiters.clear()
+        if self.streams.jobs:
+            self.streams.ended(job)
         self.keep(job)
 
     def answered(self, ref: JobRef) -> bool:
@@ -255,6 +280,8 @@ class Core:
 
     def forget(self, job: Job) -> None:
         """A result was kept for its time; only the id is remembered."""
+        if self.streams.jobs:
+            self.streams.forgotten(job)
         del self.jobs[job.key]
         self.forgotten.add(job.key)
         self.promises.forgotten(job)
@@ -264,39 +291,6 @@ class Core:
         worker.done += 1
         self.end(job, result, bodies, now)
         self.placement.settle(worker, job, now)
-
-    # --- answers ---------------------------------------------------------------------------------
-
-    def send(self, route: Route, message: Message, part: ModuleSlice | None = None) -> None:
-        """Say something that promises nothing."""
-        self._actions.append(Send(route, message, part))
-
-    def reply(self, route: Route, message: Reply, job: Job) -> None:
-        """Say something about a job, once the disk has its latest record."""
-        promises = self.promises
-        if job.saved <= promises.written:
-            self._actions.append(Send(route, message))
-        elif promises.held < MAX_HELD:
-            promises.wait(Send(route, message), job.saved, job)
-        else:
-            self.refuse(route, message, Busy("The broker's disk is slow and too many requests wait for it."))
-
-    def tell(self, worker: Worker, message: Message, job: Job | None = None, part: ModuleSlice | None = None) -> None:
-        """Say something to a worker, once the disk knows the worker and has the job's latest record."""
-        written, saved = self.promises.written, 0 if job is None else job.saved
-        if saved <= written and worker.saved <= written:
-            self._actions.append(Send(worker.route, message, part))
-        else:
-            number = max(saved, worker.saved)
-            self.promises.wait(Send(worker.route, message, part), number, job if saved else None)
-
-    def refuse(self, route: Route, message: Message, error: MinilambdaError) -> None:
-        """Answer a request with an error; ``message`` is the request, or the reply that can't be given."""
-        self.send(route, refusal(message, error, self.settings.busy_retry))
-
-    def count(self, kind: str) -> None:
-        """A peer got something wrong."""
-        self.rejected[kind] = self.rejected.get(kind, 0) + 1
 
     def _settle(self, now: float) -> list[Action]:
         if self.queue.size or self.scheduler.donors:

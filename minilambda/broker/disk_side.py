@@ -24,6 +24,7 @@ class DiskSide:
         promises = self._core.promises
         if isinstance(event, Durable):
             self._release(promises.done(event.number))
+            self._core.functions.durable(event.number, now)
         elif isinstance(event, DiskWorks):
             promises.accepting, promises.stuck = True, False
         elif isinstance(event, DiskFailing):
@@ -31,9 +32,12 @@ class DiskSide:
             if event.stuck:
                 self._release(promises.free())
                 self._withdraw_all(promises.fresh(), now)
+                self._core.functions.withdraw(now)
         elif isinstance(event, ModuleUnsaved):
             self._core.modules.unsaved(event.digest)
-            self._withdraw_all([job for job in promises.fresh() if job.spec.module == event.digest], now)
+            digest = event.digest
+            self._core.functions.unsaved(digest, now)
+            self._withdraw_all([job for job in promises.fresh() if digest in (job.spec.module, *job.files)], now)
 
     def _release(self, sends: list[Send]) -> None:
         """What has waited may go."""
@@ -89,6 +93,9 @@ class DiskSide:
             core.timers.clear(("queue", job.key))
         elif job.state == "limbo":
             core.unhold(job)
+        core.streams.forgotten(job, StorageFailed())
         core.input_bytes -= job.cost
+        core.meters.client(job.key[0], now).unfinished -= 1
         core.modules.release(job.spec.module, now)
+        core.modules.release_all(job.files, now)
         del core.jobs[job.key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minilambda.broker.accounts import Account
 from minilambda.broker.authority import Authority
 from minilambda.broker.records import Record
 from minilambda.messages import Message
@@ -147,4 +148,4 @@ class Persist:
 
 
 StoreAction = StoreModule | WritePiece | KeepUpload | DropUpload | DropModule
-Action = Send | StoreAction | Persist
+Action = Send | StoreAction | Persist | Account

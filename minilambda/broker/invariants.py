@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minilambda.broker.contents import files_of
 from minilambda.broker.jobs import KEEP_INPUT, InvariantError, Job
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def check_core(core: Core) -> None:
     core.results.check()
     core.modules.check()
     core.scheduler.check(core.workers.sessions)
+    core.streams.check()
     for key, job in core.jobs.items():
         if job.key != key:
             raise InvariantError(job.tell("it is listed under another key"))
@@ -61,10 +63,14 @@ def _check_counts(core: Core) -> None:
         raise InvariantError("the recalls are miscounted")
     if core.input_bytes != sum(job.cost for job in jobs if not job.ended):
         raise InvariantError("the bytes of input are miscounted")
+    if sum(meter.unfinished for meter in core.meters.clients.values()) != sum(not job.ended for job in jobs):
+        raise InvariantError("the jobs of the principals are miscounted")
     needs: dict[str, int] = {}
     for job in jobs:
         if not job.ended:
-            needs[job.spec.module] = needs.get(job.spec.module, 0) + 1
+            for digest in (job.spec.module, *job.files):
+                needs[digest] = needs.get(digest, 0) + 1
+    _check_functions(core, needs)
     if needs != core.modules.needs():
         raise InvariantError("the modules that are needed and the jobs disagree")
     timed = sum(waiter.timed for job in jobs for waiter in job.waiters)
@@ -72,6 +78,20 @@ def _check_counts(core: Core) -> None:
     limited = sum(job.state == "queued" and job.spec.queue_timeout_ms > 0 for job in jobs)
     if len(core.timers) != timed + limited + doubtful + settled + len(core.workers) + core.settling.open:
         raise InvariantError("the timers and what they are for disagree")
+
+
+def _check_functions(core: Core, needs: dict[str, int]) -> None:
+    """``needs`` gets what the functions need of the store."""
+    core.functions.table.audit()
+    specs = [*core.functions.table.specs()]
+    specs += [version.spec for change in core.functions.pending for version in change.gone]
+    pins: dict[str, int] = {}
+    for spec in specs:
+        for digest in (spec.module, *files_of(spec)):
+            pins[digest] = pins.get(digest, 0) + 1
+            needs[digest] = needs.get(digest, 0) + 1
+    if pins != {module.digest: module.pins for module in core.modules.all() if module.pins}:
+        raise InvariantError("the modules that functions need and the functions disagree")
 
 
 def _check_workers(core: Core) -> None:

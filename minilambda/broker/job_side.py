@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilambda.broker.body_side import BodySide
 from minilambda.broker.events import Route
-from minilambda.broker.jobs import Job
+from minilambda.broker.jobs import UNSENT, Job
 from minilambda.broker.registry import Worker
 from minilambda.messages import Acknowledge, Done, JobRef, Message, Report, Returned
 
@@ -53,7 +53,7 @@ class JobSide:
             return
         key = ref[:2]
         job = worker.jobs.get(key) or worker.leaving.get(key)
-        if job is None or job.attempt != ref.attempt:
+        if job is None or job.attempt != ref.attempt or (message.withheld and job.sequence == UNSENT):
             core.count("stale_result")
             hear(worker, message)
             core.send(route, Acknowledge(worker.session, ref, stale=not core.answered(ref)))
@@ -62,6 +62,8 @@ class JobSide:
             core.count("stale_result")
             return
         bodies = {"stdout": message.stdout, "stderr": message.stderr, "value": message.value}
+        if message.collected:
+            bodies["collected"] = message.collected
         if job.recalled:
             core.placement.recall_over(job)
         if message.withheld:

@@ -12,7 +12,7 @@ from minilambda.messages import TERMINAL, JobRef, JobSpec, Result
 
 if TYPE_CHECKING:
     from minilambda.broker.queue import Share
-    from minilambda.broker.records import JobEnded
+    from minilambda.broker.records import Called, JobEnded
     from minilambda.broker.registry import Worker
 
 JobKey = tuple[str, str]
@@ -48,6 +48,12 @@ KEEP_INPUT = frozenset({"poisoned", "worker_lost"})
 
 JOB_OVERHEAD = 2048
 """Counted for each job beside its texts and input, bytes."""
+
+DIGEST_BYTES = 76
+"""What a digest takes in a header, counted as any text, bytes."""
+
+FILE_OVERHEAD = 192
+"""Counted for each file of a job beside its texts, bytes."""
 
 UNSENT = -1
 """The sequence number of a dispatch that waits for the disk."""
@@ -111,10 +117,15 @@ class Job:
     stderr: bytes = b""  # once ended
     value: bytes = b""  # once ended
     ended_at: float = 0.0  # seconds
+    collected: bytes = b""  # once ended
+    files: frozenset[str] = frozenset()  # digests of its files in the store, each once
     content: bytes = b""  # hash of the input, once ended
     doubtful: bool = False  # sent before, unknown here, may not run twice: it ends if no worker is found to have it
     journaled: bool = False  # it outlives the broker
     saved: int = 0  # number of the write that has its latest record
+    called: Called | None = None  # the function that it is a call of
+    followed_to: float = 0.0  # it was followed as often as is fair until then, see ``live.pace``; seconds
+    traceparent: str = ""  # of its caller, where traces are kept; "": none
     story: list[tuple[float, str]] = field(default_factory=list)  # (seconds, event), the latest ones
 
     @property
@@ -132,13 +143,23 @@ class Job:
         return "queued" if self.state == "limbo" else self.state
 
     @property
+    def function(self) -> str:
+        """The function that it is a call of, as NAME@VERSION; "" where it is none."""
+        return self.called.function if self.called is not None else ""
+
+    @property
     def code(self) -> str:
         """Why it failed; "" where it has not."""
         return self.result.error.code if self.result is not None and self.result.error is not None else ""
 
+    @property
+    def retries(self) -> int:
+        """Runs again at most so often after a lost worker: input that came meanwhile is lost with it."""
+        return 0 if self.spec.stream else self.spec.retries
+
     def kept_bytes(self) -> int:
         """What the ended job takes in memory, about."""
-        return self.cost + len(self.stdout) + len(self.stderr) + len(self.value)
+        return self.cost + len(self.stdout) + len(self.stderr) + len(self.value) + len(self.collected)
 
     def move(self, event: str, now: float) -> None:
         """Go to the next state. Raises ``InvariantError`` where there is none."""
@@ -165,6 +186,8 @@ class Job:
         if bodies:
             self.stdout, self.stderr = bodies.get("stdout", b""), bodies.get("stderr", b"")
             self.value = bodies.get("value", b"")
+            if "collected" in bodies:
+                self.collected = bodies["collected"]
         if self.stdin or self.values:
             self.content = _content(self.stdin, self.values)
             if self.code not in KEEP_INPUT:
@@ -175,7 +198,7 @@ class Job:
     def restore(self, end: JobEnded, ended_at: float) -> None:
         """It ended in the time of an earlier broker."""
         self.state, self.result, self.ended_at = end.result.state, end.result, ended_at
-        self.stdout, self.stderr, self.value = end.stdout, end.stderr, end.value
+        self.stdout, self.stderr, self.value, self.collected = end.stdout, end.stderr, end.value, end.collected
         self.content, self.losses, self.holder = end.content, end.losses, ""
 
     def same(self, spec: JobSpec, stdin: bytes, values: bytes) -> bool:
@@ -202,19 +225,23 @@ def ref_of(job: Job) -> JobRef:
 
 def spec_bytes(spec: JobSpec) -> int:
     """What the texts of a spec take in a header, bytes."""
-    if not spec.args and not spec.env:
+    if not (spec.args or spec.env or spec.files or spec.collect):
         return 0
     total = 0
     for text in spec.args:
         total += len(text.encode()) + 5
     for name, text in spec.env.items():
         total += len(name.encode()) + len(text.encode()) + 10
+    for path in spec.files:
+        total += len(path.encode()) + 5 + DIGEST_BYTES
+    for path in spec.collect:
+        total += len(path.encode()) + 5
     return total
 
 
-def cost_of(texts: int, stdin: bytes, values: bytes) -> int:
-    """What a job takes in memory, about, bytes; ``texts``: the ``spec_bytes`` of its spec."""
-    return JOB_OVERHEAD + texts + len(stdin) + len(values)
+def cost_of(texts: int, stdin: bytes, values: bytes, files: int = 0) -> int:
+    """What a job takes in memory, about, bytes; ``texts``: the ``spec_bytes`` of its spec; ``files``: their number."""
+    return JOB_OVERHEAD + texts + len(stdin) + len(values) + files * FILE_OVERHEAD
 
 
 def _content(stdin: bytes, values: bytes) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from minilambda.broker.authority import EVERYBODY
 from minilambda.broker.events import Route
 from minilambda.broker.jobs import KEEP_INPUT, Job
+from minilambda.broker.modules import Module
 from minilambda.broker.views import job_rows, module_rows, worker_rows
 from minilambda.errors import BadRequest, ModuleTooLarge
 from minilambda.messages import (
@@ -22,6 +23,7 @@ from minilambda.messages import (
     Stored,
     WorkerList,
 )
+from minilambda.paths import NOTHING
 
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
@@ -48,7 +50,10 @@ class ListSide:
         if size > most:
             raise ModuleTooLarge(f"The module has {size} bytes, the broker accepts {most}.")
         if not size:
-            raise BadRequest("A module has at least one byte.")
+            if digest != NOTHING:
+                raise BadRequest("What has this hash has at least one byte.")
+            self._core.send(route, Stored(message.request, digest, 0, True))
+            return
         received, complete = 0, False
         if (module := store.find(principal, digest)) is not None:
             received, complete = module.size, True
@@ -62,8 +67,12 @@ class ListSide:
 
     def _list_modules(self, route: Route, principal: str, message: ListModules, now: float) -> None:
         store = self._core.modules
-        owned = (store.find(principal, digest) for digest in store.owned(principal))
-        rows = module_rows((module for module in owned if module is not None), now)
+        authority = self._core.access.authority
+        if authority is not None and authority.observes(principal):
+            found: Iterable[Module | None] = store.all()
+        else:
+            found = (store.find(principal, digest) for digest in store.owned(principal))
+        rows = module_rows((module for module in found if module is not None), now)
         self._core.send(route, ModuleList(message.request, rows))
 
     def _list_workers(self, route: Route, principal: str, message: ListWorkers, now: float) -> None:

@@ -1,15 +1,19 @@
-"""What the broker knows of the modules in its store. The bytes themselves are the shell's."""
+"""What the broker knows of the modules in its store. The bytes themselves are the shell's.
+
+Files of jobs are kept in the same way and called modules here: bytes by their hash, of which nobody looks inside.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
 from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreAction, StoreModule, WritePiece
 from minilambda.broker.jobs import InvariantError
-from minilambda.errors import BadRequest, Busy
+from minilambda.errors import BadRequest, Busy, QuotaExceeded
 
 OVERHEAD = 4096
 """Counted for each module beside its bytes, so that tiny ones are bounded too."""
@@ -30,7 +34,8 @@ class Module:
     used_at: float  # last use, monotonic seconds
     principals: set[str] = field(default_factory=set)  # that have sent its bytes
     saved: set[str] = field(default_factory=set)  # those of them that the journal knows
-    jobs: int = 0  # unfinished jobs that need it
+    jobs: int = 0  # unfinished jobs and versions of functions that need it
+    pins: int = 0  # those of them that are versions of functions
 
 
 @dataclass(slots=True, eq=False)
@@ -61,14 +66,15 @@ class ModuleStore:
         self._counts: dict[str, int] = {}  # principal to its uploads under way
         self._numbers = 0  # uploads begun so far
         self.bytes = 0  # of all modules and uploads
+        self.pinned = 0  # of the modules that functions need, bytes
         self.soonest = inf  # no upload is dropped earlier, seconds: the oldest may have got a piece since
         self.actions: list[StoreAction] = []  # for the shell
         self.dropped: list[str] = []  # digests, for the scheduler
 
-    def find(self, principal: str, digest: str) -> Module | None:
-        """The module, if it is here and the principal has sent its bytes."""
+    def find(self, principal: str | None, digest: str) -> Module | None:
+        """The module, if it is here and the principal has sent its bytes, or anybody has where none is named."""
         module = self._needed.get(digest) or self._idle.get(digest)
-        return module if module is not None and principal in module.principals else None
+        return module if module is not None and (principal is None or principal in module.principals) else None
 
     def owned(self, principal: str) -> dict[str, None]:
         """Digests of the modules that a principal may use."""
@@ -101,6 +107,15 @@ class ModuleStore:
         """A module that an unfinished job needs."""
         return self._needed[digest]
 
+    @property
+    def count(self) -> int:
+        """Modules in the store."""
+        return len(self._needed) + len(self._idle)
+
+    def all(self) -> list[Module]:
+        """Every module, those first that jobs need."""
+        return [*self._needed.values(), *reversed(self._idle.values())]
+
     def size(self, digest: str) -> int:
         """Bytes of a module that a job needs."""
         return self._needed[digest].size
@@ -117,6 +132,32 @@ class ModuleStore:
         if not module.jobs:
             del self._needed[digest]
             self._idle[digest] = module
+
+    def check_pins(self, modules: Iterable[Module]) -> None:
+        """Raise ``QuotaExceeded`` where functions would need more than half of the store with these."""
+        fresh = {module.digest: module.size for module in modules if not module.pins}
+        if self.pinned + sum(fresh.values()) > self._limit // 2:
+            raise QuotaExceeded(f"Functions may need half of the broker's store, and need {self.pinned} bytes of it.")
+
+    def pin(self, module: Module, now: float) -> None:
+        """A version of a function needs the module."""
+        if not module.pins:
+            self.pinned += module.size
+        module.pins += 1
+        self.acquire(module, now)
+
+    def unpin(self, digest: str, now: float) -> None:
+        """A version of a function that needed the module is gone."""
+        module = self._needed[digest]
+        module.pins -= 1
+        if not module.pins:
+            self.pinned -= module.size
+        self.release(digest, now)
+
+    def release_all(self, digests: Iterable[str], now: float) -> None:
+        """The same for each of several."""
+        for digest in digests:
+            self.release(digest, now)
 
     def add(self, principal: str, digest: str, data: bytes, now: float) -> Module:
         """Store a whole module. Raises ``BadRequest`` when the bytes are others, ``Busy`` when there is no room."""
@@ -264,6 +305,8 @@ class ModuleStore:
             raise InvariantError(f"the module store counts {self.bytes} bytes and has {total} of {self._limit}")
         if any(not module.jobs for module in self._needed.values()) or any(m.jobs for m in self._idle.values()):
             raise InvariantError("the module store counts jobs wrongly")
+        if sum(module.size for module in modules if module.pins) != self.pinned:
+            raise InvariantError("the module store counts the bytes that functions need wrongly")
         owned = {(principal, digest) for principal, digests in self._owned.items() for digest in digests}
         if owned != {(principal, module.digest) for module in modules for principal in module.principals}:
             raise InvariantError("the module store and its owners disagree")

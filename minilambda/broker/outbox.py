@@ -21,6 +21,12 @@ LARGE = 64 * 1024
 MAX_FLYING = 64 * 1024 * 1024
 """Once so much of one connection is with the transport, its messages wait here, bytes."""
 
+MAX_ALL_FLYING = 512 * 1024 * 1024
+"""Once so much of all connections is with the transport, those wait of whom ``SHARE`` is, bytes."""
+
+SHARE = 1024 * 1024
+"""What is with the transport of one connection in spite of all the others, bytes, and one message more."""
+
 MAX_WAITING = 64
 """Messages of one connection that wait here, at most."""
 
@@ -53,10 +59,12 @@ class _Connection:
     flying: deque[tuple[Flight, int]] = field(default_factory=deque)  # large messages on their way, with bytes
     bytes: int = 0  # of what is flying
 
-    def land(self) -> None:
-        """Forget what the transport is done with."""
+    def land(self) -> int:
+        """Forget what the transport is done with; tells how much that was, bytes."""
+        before = self.bytes
         while self.flying and self.flying[0][0].done:
             self.bytes -= self.flying.popleft()[1]
+        return before - self.bytes
 
 
 class Outbox:
@@ -65,12 +73,17 @@ class Outbox:
     def __init__(self, put: Put) -> None:
         self._put = put
         self._connections: dict[bytes, _Connection] = {}  # those with something waiting or flying
+        self._flying = 0  # of all connections, bytes
         self.waiting = False  # whether ``flush`` has anything to do
         self.lost: list[Unreachable] = []  # what could not be sent, until ``dropped`` is asked
+        self.messages = 0  # that were to be sent so far
+        self.bytes = 0  # of them, without envelopes
 
     def send(self, route: Route, message: Message, frames: list[bytes]) -> None:
         """Send a message behind what waits for the same connection; ``frames`` are those behind the envelope."""
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        self.messages += 1
+        self.bytes += size
         frames = [*route, *frames]
         connection = self._connections.get(route[0]) if self.waiting else None
         if connection is None:
@@ -101,8 +114,8 @@ class Outbox:
         return dropped
 
     def _advance(self, key: bytes, connection: _Connection) -> None:
-        connection.land()
-        while connection.waiting and connection.bytes < MAX_FLYING:
+        self._flying -= connection.land()
+        while connection.waiting and connection.bytes < (MAX_FLYING if self._flying < MAX_ALL_FLYING else SHARE):
             route, message, frames, size = connection.waiting[0]
             outcome, flight = self._put(frames, size >= LARGE)
             if outcome is FULL:
@@ -113,6 +126,7 @@ class Outbox:
             elif flight is not None:
                 connection.flying.append((flight, size))
                 connection.bytes += size
+                self._flying += size
         if not connection.waiting and not connection.flying:
             del self._connections[key]
             self.waiting = bool(self._connections)

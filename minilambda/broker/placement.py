@@ -18,6 +18,9 @@ SETTLE_AFTER = 1.5
 """A worker is told that a result is safe after so many heartbeats, where nothing has told it before: a dispatch does,
 and the answer to a report, and a worker that had nothing to say for one heartbeat reports."""
 
+LARGE = 128 * 1024
+"""A job with so much to say is given to its worker without other news, bytes of its cost."""
+
 MAX_SETTLED = 64
 """Results that one message tells of, at most."""
 
@@ -79,13 +82,15 @@ class Placement:
             withheld["stdin"], stdin = len(stdin), b""
         if len(values) > inline:
             withheld["values"], values = len(values), b""
-        # A dispatch that waits may never go, so it takes nothing along.
-        settled = self.take_settled(worker) if number and worker.settled else ()
+        # A dispatch that waits may never go, so it takes nothing along; nor does one whose header has no room to spare.
+        settled = self.take_settled(worker) if number and worker.settled and job.cost < LARGE else ()
         message = Dispatch(worker.session, number, ref_of(job), spec, size, withheld, settled, b"", stdin, values)
         if number:
             core.send(worker.route, message, part)
         else:
             core.tell(worker, message, job, part)
+        if core.streams.jobs:
+            core.streams.arrived(job)
         core.scheduler.sent(worker, spec.module, now)
 
     def settle(self, worker: Worker, job: Job, now: float) -> None:
@@ -93,7 +98,7 @@ class Placement:
         core = self._core
         settled = worker.settled
         prompt = worker.draining or job.saved > core.promises.written or len(settled) >= MAX_SETTLED
-        if prompt or len(job.stdout) + len(job.stderr) + len(job.value) > MAX_FRAME:
+        if prompt or len(job.stdout) + len(job.stderr) + len(job.value) + len(job.collected) > MAX_FRAME:
             core.tell(worker, Acknowledge(worker.session, job.ref), job)
             return
         if not settled:
@@ -140,6 +145,7 @@ class Placement:
         worker.jobs[job.key] = job
         job.recalled = job.asked_back = recalled
         core.recalls += recalled
+        core.streams.arrived(job)
         core.scheduler.update(worker)
         core.send(worker.route, RegisterAgain())  # then it says whether it has finished the job
 

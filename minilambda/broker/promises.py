@@ -53,7 +53,7 @@ class Promises:
         """From now on the job outlives the broker."""
         job.journaled = True
         accepted_at = job.accepted_at + self.wall
-        self.note(JobAccepted(job.number, job.key, job.spec, job.stdin, job.values, accepted_at))
+        self.note(JobAccepted(job.number, job.key, job.spec, job.stdin, job.values, accepted_at, job.called))
         self._fresh.setdefault(self._number, []).append(job)
         self.moved(job)
         self.ended(job)
@@ -70,7 +70,8 @@ class Promises:
         if job.journaled and job.result is not None:
             drops, at = bool(job.content) and not (job.stdin or job.values), job.ended_at + self.wall
             outputs = (job.stdout, job.stderr, job.value)
-            job.saved = self.note(JobEnded(job.number, job.result, *outputs, job.content, drops, job.losses, at))
+            end = JobEnded(job.number, job.result, *outputs, job.content, drops, job.losses, at, job.collected)
+            job.saved = self.note(end)
 
     def forgotten(self, job: Job) -> None:
         """A job's result is gone."""

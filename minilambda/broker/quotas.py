@@ -72,7 +72,8 @@ class Quotas:
         if size > most:
             raise QuotaExceeded(f"The module has {size} bytes, and this client may store {most}.")
         if not store.make_room_of(principal, most - size, now):
-            text = f"This client may store {most} bytes of modules, and its unfinished jobs need those that are here."
+            text = f"This client may store {most} bytes of modules"
+            text += ", and its unfinished jobs and functions need those that are here."
             raise QuotaExceeded(text, SOON)
 
     def compiled(self, principal: str, module: str, worker: str, since: float, seconds: float) -> None:

@@ -7,12 +7,19 @@ it. Jobs are named by their number, the order of acceptance, which no other job 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minilambda.messages import JobSpec, Result
 
 if TYPE_CHECKING:
     from minilambda.broker.jobs import JobKey
+
+
+class Called(NamedTuple):
+    """That a job is a call of a function."""
+
+    function: str  # NAME@VERSION
+    content: bytes  # hash of what was asked for, to know the call again when the alias names another version
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class JobAccepted:
     stdin: bytes
     values: bytes
     accepted: float  # wall time, seconds
+    called: Called | None = None  # the function that it is a call of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class JobEnded:
     drops_input: bool  # the input is not needed any more
     losses: int  # workers lost with it
     ended: float  # wall time, seconds
+    collected: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class JobWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class ModuleKept:
-    """The principal may use the module, whose bytes are in the store."""
+    """The principal may use the module, or the file, whose bytes are in the store."""
 
     digest: str
     size: int  # bytes
@@ -93,8 +102,44 @@ class WorkerGone:
     worker: str  # its id
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionKept:
+    """A function is like this from now on, but for its versions."""
+
+    principal: str
+    name: str
+    last: int  # number of the newest version that there ever was
+    shared: bool
+    aliases: dict[str, tuple[int, ...]]  # to the versions that each has named, the present one last
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionGone:
+    """There is no such function, nor any version of it."""
+
+    principal: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionKept:
+    principal: str
+    name: str  # of the function
+    number: int
+    spec: JobSpec
+    made: float  # wall time, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class VersionGone:
+    principal: str
+    name: str  # of the function
+    number: int
+
+
 JobRecord = JobAccepted | JobMoved | JobEnded | JobForgotten | JobWithdrawn
-Record = JobRecord | ModuleKept | ModuleDropped | WorkerKnown | WorkerGone
+FunctionRecord = FunctionKept | FunctionGone | VersionKept | VersionGone
+Record = JobRecord | ModuleKept | ModuleDropped | WorkerKnown | WorkerGone | FunctionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +159,5 @@ class Recovered:
     modules: tuple[ModuleKept, ...] = ()
     workers: tuple[str, ...] = ()  # ids of those that may still have jobs
     forgotten: tuple[JobKey, ...] = ()  # oldest first
+    functions: tuple[FunctionKept, ...] = ()
+    versions: tuple[VersionKept, ...] = ()  # of each function oldest first

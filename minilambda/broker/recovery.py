@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minilambda.broker.contents import acquire, files_of
 from minilambda.broker.jobs import Job, cost_of, spec_bytes
 from minilambda.broker.records import Recovered, SavedJob, WorkerGone, WorkerKnown
 from minilambda.broker.registry import Worker
 from minilambda.broker.views import failed, final_result
+from minilambda.errors import NotFound
 
 if TYPE_CHECKING:
     from minilambda.broker.core import Core
@@ -40,6 +42,7 @@ class Recovery:
             core.forgotten.add(key)
         for module in found.modules:
             core.modules.restore(module.principal, module.digest, module.size, now)
+        core.functions.restore(found, now)
         ended: list[Job] = []
         for saved in found.jobs:
             job = _job(saved, wall, now)
@@ -62,15 +65,17 @@ class Recovery:
     def _place(self, job: Job, waiting: bool, now: float) -> None:
         """An unfinished job goes to where it was."""
         core = self._core
-        module = core.modules.find(job.key[0], job.spec.module)
-        if module is None:
-            text = "The job's module is missing from the broker's disk."
+        try:
+            acquire(core.modules, None if job.called else job.key[0], job.spec, now)  # it may have been lent
+        except NotFound:
+            text = "The job's module, or one of its files, is missing from the broker's disk."
             job.end(final_result(job, failed("internal", text), now), {}, now)
             core.promises.ended(job)
             core.keep(job)
             return
-        core.modules.acquire(module, now)
+        job.files = files_of(job.spec)
         core.input_bytes += job.cost
+        core.meters.client(job.key[0], now).unfinished += 1
         if waiting or not job.attempt:
             core.enqueue(job, now)
         else:
@@ -91,7 +96,7 @@ class Recovery:
         if not core.settling.open:
             return
         for job in reversed(core.settling.of(worker.id)):
-            if job.spec.retries or job.cancelling:
+            if job.retries or job.cancelling:
                 core.requeue(job, now)
             else:
                 text = "The job's worker came back without it, and the job allows no retries."
@@ -137,9 +142,9 @@ def _job(saved: SavedJob, wall: float, now: float) -> Job:
     accepted, moved = saved.accepted, saved.moved
     spec, stdin, values = accepted.spec, accepted.stdin, accepted.values
     accepted_at = now - max(0.0, wall - accepted.accepted)
-    job = Job(
-        accepted.key, spec, stdin, values, cost_of(spec_bytes(spec), stdin, values), accepted.number, accepted_at, now
-    )
+    cost = cost_of(spec_bytes(spec), stdin, values, len(spec.files))
+    job = Job(accepted.key, spec, stdin, values, cost, accepted.number, accepted_at, now)
     job.attempt, job.holder = moved.attempt, moved.holder
     job.losses, job.cancelling, job.journaled = moved.losses, moved.cancelling, True
+    job.called = accepted.called
     return job

@@ -57,8 +57,17 @@ class Worker:
     bucket: float | None = None  # bucket that it is in; the scheduler's own
 
     @property
+    def state(self) -> str:
+        """What it does, for people."""
+        return "draining" if self.draining else "lost" if not self.reachable else "busy" if self.load else "idle"
+
+    @property
     def takes_jobs(self) -> bool:
         return self.reachable and not self.draining and not self.doubted
+
+    def needs(self, digest: str) -> bool:
+        """Whether a job that it has and has not finished needs this module or file."""
+        return any(job.spec.module == digest or digest in job.files for job in self.jobs.values())
 
     def measure(self) -> int:
         """The queue length now: what the worker said, and what was sent since. Never less than is known of."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from minilambda._version import __version__
 from minilambda.broker.access import BrokerKeys
+from minilambda.broker.accounts import Account
 from minilambda.broker.core import Core
 from minilambda.broker.events import (
     Action,
@@ -31,6 +32,7 @@ from minilambda.broker.events import (
 )
 from minilambda.broker.outbox import Outbox
 from minilambda.broker.storage import Storage
+from minilambda.broker.telemetry import Telemetry, Traffic, Wanted
 from minilambda.broker.transport import WAKING, Transport
 from minilambda.errors import BadRequest, Busy, MinilambdaError
 from minilambda.messages import (
@@ -70,14 +72,15 @@ def run_broker(
     insecure: bool = False,
     state_dir: Path | None = None,
     keys: BrokerKeys | None = None,
+    wanted: Wanted | None = None,
 ) -> int:
     """Run a broker until SIGTERM or SIGINT; returns the exit status.
 
     ``endpoint`` is as ``notation.endpoint`` gives it; ``on_bound`` gets the one that is really bound. Without keys
     anyone who reaches the socket can run code, so an address beyond this machine needs ``insecure=True``.
     ``state_dir`` has what outlives the broker; without it nothing does. With ``keys`` only those talk that are
-    authorized. Raises ``BadSetting`` when the address may not or can't be bound, or the list of keys can't be used,
-    ``JournalRefused`` when the directory can't be used.
+    authorized. ``wanted`` is what those get who watch over it. Raises ``BadSetting`` when an address may not or can't
+    be bound, or the list of keys can't be used, ``JournalRefused`` when the directory can't be used, ``MissingExtra``.
     """
     if keys is None and not is_local(endpoint):
         check_open(endpoint, insecure)
@@ -88,8 +91,10 @@ def run_broker(
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
     try:
+        server.telemetry = Telemetry(wanted or Wanted(), server.core, server.traffic)
         if on_bound is not None:
             on_bound(server.endpoint)
+        server.telemetry.start()
         server.serve()
     finally:
         server.close()
@@ -140,6 +145,7 @@ class Server:
         self._outbox = Outbox(self._transport.put)
         self._stopping = False
         self._late = 0  # messages that went before what is due
+        self.telemetry: Telemetry | None = None  # hears of jobs that have ended
         try:
             self._storage = Storage(state_dir, self._transport.wake)
         except BaseException:
@@ -159,6 +165,13 @@ class Server:
         self._storage.close()
         self._hear_disk(time.monotonic())
         self._transport.close()
+        if self.telemetry is not None:
+            self.telemetry.close()
+
+    def traffic(self) -> Traffic:
+        """What has gone through the socket so far. Any thread may ask."""
+        transport, outbox = self._transport, self._outbox
+        return Traffic(transport.messages, transport.bytes, outbox.messages, outbox.bytes)
 
     def stop(self) -> None:
         """End ``serve`` soon. May be called from another thread or a signal handler."""
@@ -288,8 +301,10 @@ class Server:
             if type(action) is Send:
                 message = action.message if action.part is None else self._fill(action.message, action.part)
                 self._outbox.send(action.route, message, encode(message))
-            else:
+            elif type(action) is not Account:
                 self._storage.do(cast("StoreAction | Persist", action))
+            elif self.telemetry is not None:
+                self.telemetry.tell(action)
 
     def _fill(self, message: Message, part: ModuleSlice) -> Message:
         """The message with the piece of a module that it is to carry; without, when the piece can't be read."""

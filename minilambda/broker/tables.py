@@ -6,6 +6,7 @@ write.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,11 +17,11 @@ from minilambda.errors import BadRequest, MinilambdaError
 from minilambda.messages import JobSpec, Result
 from minilambda.wire import pack, unpack
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables, in ``user_version``. A change to them needs the next one, and an entry in ``MIGRATIONS``."""
 
-MIGRATIONS: dict[int, str] = {}
-"""Version to the statements that make the next one of it."""
+NOT_CALLED = r.Called("", b"")
+"""How a job is written down that is no call of a function."""
 
 APPLICATION = 0x6D6C6A31
 """Marks the file as ours, in ``application_id``."""
@@ -29,12 +30,12 @@ TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, principal TEXT NOT NULL, id TEXT NOT NULL, accepted REAL NOT NULL,
     attempt INTEGER NOT NULL, holder TEXT NOT NULL, waiting INTEGER NOT NULL, losses INTEGER NOT NULL,
-    cancelling INTEGER NOT NULL
+    cancelling INTEGER NOT NULL, function TEXT NOT NULL DEFAULT '', call BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE inputs (number INTEGER PRIMARY KEY, spec BLOB NOT NULL, stdin BLOB NOT NULL, parameters BLOB NOT NULL);
 CREATE TABLE results (
     number INTEGER PRIMARY KEY, ended REAL NOT NULL, result BLOB NOT NULL, stdout BLOB NOT NULL, stderr BLOB NOT NULL,
-    value BLOB NOT NULL, content BLOB NOT NULL
+    value BLOB NOT NULL, content BLOB NOT NULL, collected BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE forgotten (position INTEGER PRIMARY KEY, principal TEXT NOT NULL, id TEXT NOT NULL);
 CREATE TABLE modules (
@@ -42,6 +43,27 @@ CREATE TABLE modules (
 ) WITHOUT ROWID;
 CREATE TABLE workers (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+
+FUNCTIONS = """
+CREATE TABLE functions (
+    principal TEXT NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL, shared INTEGER NOT NULL, aliases TEXT NOT NULL,
+    PRIMARY KEY (principal, name)
+) WITHOUT ROWID;
+CREATE TABLE versions (
+    principal TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, spec BLOB NOT NULL, made REAL NOT NULL,
+    PRIMARY KEY (principal, name, number)
+);
+"""
+
+MIGRATIONS: dict[int, str] = {
+    1: f"""
+{FUNCTIONS}
+ALTER TABLE results ADD COLUMN collected BLOB NOT NULL DEFAULT x'';
+ALTER TABLE jobs ADD COLUMN function TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN call BLOB NOT NULL DEFAULT x'';
+"""
+}
+"""Version to the statements that make the next one of it."""
 
 
 class JournalRefused(MinilambdaError):
@@ -72,7 +94,7 @@ def prepare(connection: sqlite3.Connection, version: int) -> None:
     """Make the tables in an empty file (``version`` 0), bring older ones up to date."""
     if not version:
         connection.executescript(
-            f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            f"BEGIN; {TABLES} {FUNCTIONS} PRAGMA application_id = {APPLICATION};PRAGMA user_version = {SCHEMA}; COMMIT;"
         )
         return
     while version < SCHEMA:
@@ -91,8 +113,8 @@ def apply(connection: sqlite3.Connection, records: Iterable[r.Record]) -> None:
 
 
 def _accepted(execute: Callable[..., Any], record: r.JobAccepted) -> None:
-    row = (record.number, *record.key, record.accepted)
-    execute("INSERT INTO jobs VALUES (?, ?, ?, ?, 0, '', 1, 0, 0)", row)
+    row = (record.number, *record.key, record.accepted, *(record.called or NOT_CALLED))
+    execute("INSERT INTO jobs VALUES (?, ?, ?, ?, 0, '', 1, 0, 0, ?, ?)", row)
     execute("INSERT INTO inputs VALUES (?, ?, ?, ?)", (record.number, pack(record.spec), record.stdin, record.values))
 
 
@@ -104,8 +126,8 @@ def _moved(execute: Callable[..., Any], record: r.JobMoved) -> None:
 
 def _ended(execute: Callable[..., Any], record: r.JobEnded) -> None:
     outputs = (record.stdout, record.stderr, record.value)
-    row = (record.number, record.ended, pack(record.result), *outputs, record.content)
-    execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    row = (record.number, record.ended, pack(record.result), *outputs, record.content, record.collected)
+    execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     execute("UPDATE jobs SET losses = ? WHERE number = ?", (record.losses, record.number))
     if record.drops_input:
         execute("UPDATE inputs SET stdin = x'', parameters = x'' WHERE number = ?", (record.number,))
@@ -127,6 +149,26 @@ def _kept(execute: Callable[..., Any], record: r.ModuleKept) -> None:
     execute("INSERT OR REPLACE INTO modules VALUES (?, ?, ?)", (record.digest, record.principal, record.size))
 
 
+def _function_kept(execute: Callable[..., Any], record: r.FunctionKept) -> None:
+    row = (record.principal, record.name, record.last, record.shared, json.dumps(record.aliases))
+    execute("INSERT OR REPLACE INTO functions VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _function_gone(execute: Callable[..., Any], record: r.FunctionGone) -> None:
+    for table in ("functions", "versions"):
+        execute(f"DELETE FROM {table} WHERE principal = ? AND name = ?", (record.principal, record.name))
+
+
+def _version_kept(execute: Callable[..., Any], record: r.VersionKept) -> None:
+    row = (record.principal, record.name, record.number, pack(record.spec), record.made)
+    execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _version_gone(execute: Callable[..., Any], record: r.VersionGone) -> None:
+    row = (record.principal, record.name, record.number)
+    execute("DELETE FROM versions WHERE principal = ? AND name = ? AND number = ?", row)
+
+
 _APPLY: dict[type[Any], Callable[[Callable[..., Any], Any], object]] = {
     r.JobAccepted: _accepted,
     r.JobMoved: _moved,
@@ -136,15 +178,22 @@ _APPLY: dict[type[Any], Callable[[Callable[..., Any], Any], object]] = {
     r.ModuleKept: _kept,
     r.ModuleDropped: lambda execute, record: execute("DELETE FROM modules WHERE digest = ?", (record.digest,)),
     r.WorkerKnown: lambda execute, record: execute("INSERT OR IGNORE INTO workers VALUES (?)", (record.worker,)),
+    r.FunctionKept: _function_kept,
+    r.FunctionGone: _function_gone,
+    r.VersionKept: _version_kept,
+    r.VersionGone: _version_gone,
     r.WorkerGone: lambda execute, record: execute("DELETE FROM workers WHERE id = ?", (record.worker,)),
 }
 
 
 # --- reading -----------------------------------------------------------------------------------------
 
+_VERSIONS = "SELECT principal, name, number, spec, made FROM versions ORDER BY principal, name, number"
+
 _JOBS = """
 SELECT number, principal, id, accepted, attempt, holder, waiting, losses, cancelling, spec, stdin, parameters,
-       ended, result, stdout, stderr, value, content
+       ended, result, stdout, stderr, value, content, collected,
+       function, call
 FROM jobs JOIN inputs USING (number) LEFT JOIN results USING (number) ORDER BY number
 """
 
@@ -153,6 +202,8 @@ def read(connection: sqlite3.Connection) -> r.Recovered:
     """Everything. Raises ``JournalRefused`` where a value is not what was written."""
     try:
         jobs = tuple(_job(row) for row in connection.execute(_JOBS))
+        functions = tuple(_function(row) for row in connection.execute("SELECT * FROM functions"))
+        versions = tuple(_version(row) for row in connection.execute(_VERSIONS))
     except BadRequest as error:
         raise JournalRefused(f"The journal is damaged: {error.message}") from None
     modules = connection.execute("SELECT digest, size, principal FROM modules ORDER BY digest, principal")
@@ -163,17 +214,35 @@ def read(connection: sqlite3.Connection) -> r.Recovered:
         tuple(r.ModuleKept(*row) for row in modules),
         tuple(row[0] for row in workers),
         tuple((row[0], row[1]) for row in forgotten),
+        functions,
+        versions,
     )
 
 
 def _job(row: tuple[Any, ...]) -> r.SavedJob:
     number, principal, job, accepted, attempt, holder, waiting, losses, cancelling, spec, stdin, parameters = row[:12]
-    ended, result, stdout, stderr, value, content = row[12:]
+    ended, result, stdout, stderr, value, content, collected, function, call = row[12:]
+    called = r.Called(function, call) if function else None
     end = None
     if result is not None:
-        end = r.JobEnded(number, unpack(Result, result), stdout, stderr, value, content, False, losses, ended)
+        bodies = (stdout, stderr, value, content)
+        end = r.JobEnded(number, unpack(Result, result), *bodies, False, losses, ended, collected)
     return r.SavedJob(
-        r.JobAccepted(number, (principal, job), unpack(JobSpec, spec), stdin, parameters, accepted),
+        r.JobAccepted(number, (principal, job), unpack(JobSpec, spec), stdin, parameters, accepted, called),
         r.JobMoved(number, attempt, holder, bool(waiting), losses, bool(cancelling)),
         end,
     )
+
+
+def _function(row: tuple[Any, ...]) -> r.FunctionKept:
+    principal, name, last, shared, text = row
+    try:
+        aliases = {str(alias): tuple(map(int, history)) for alias, history in json.loads(text).items() if history}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise BadRequest(f"the aliases of the function {name!r} can't be read.") from None
+    return r.FunctionKept(principal, name, last, bool(shared), aliases)
+
+
+def _version(row: tuple[Any, ...]) -> r.VersionKept:
+    principal, name, number, spec, made = row
+    return r.VersionKept(principal, name, number, unpack(JobSpec, spec), made)

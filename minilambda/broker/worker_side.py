@@ -49,6 +49,7 @@ class WorkerSide:
             Goodbye: self._goodbye,
             **JobSide(core, self._find, self._hear, self._bodies).handlers,
             **self._bodies.handlers,
+            **core.streams.for_workers(self._find),
         }
 
     # --- sessions --------------------------------------------------------------------------------
@@ -134,6 +135,8 @@ class WorkerSide:
                 job.worker, job.sequence = worker, 0
             job.leaving_since = now
             into[key] = job
+            if core.streams.jobs:
+                (core.streams.arrived if held else core.streams.left)(job)
             if job.cancelling and held:
                 core.tell(worker, Stop(worker.session, ref), job)
 
@@ -238,6 +241,7 @@ class WorkerSide:
         until it does or has been silent for too long, except for the one that never arrived."""
         core = self._core
         core.count("unreachable")
+        core.streams.unreachable(route, message)
         worker = core.workers.by_connection.get(route[0])
         if worker is None or getattr(message, "session", worker.session) != worker.session:
             return

@@ -20,7 +20,12 @@ from minilambda.fields import (
     Texts,
     integer,
 )
-from minilambda.messages import functions, live, overview
+from minilambda.messages.functions import REPLIES as FUNCTION_REPLIES
+from minilambda.messages.functions import REQUESTS as FUNCTION_REQUESTS
+from minilambda.messages.live import REPLIES as LIVE_REPLIES
+from minilambda.messages.live import REQUESTS as LIVE_REQUESTS
+from minilambda.messages.overview import REPLIES as OVERVIEW_REPLIES
+from minilambda.messages.overview import REQUESTS as OVERVIEW_REQUESTS
 from minilambda.messages.parts import Body, JobSpec, Message, Reply, Request, Result, Rows, State
 
 # --- client to broker --------------------------------------------------------------------------------
@@ -179,7 +184,9 @@ class ModuleList(Reply):
 @dataclass(slots=True, unsafe_hash=True)
 class JobList(Reply):
     TYPE: ClassVar[str] = "jobs"
-    jobs: Rows  # maps of job, state, code, attempt, losses, age_ms (since it was accepted), module, worker, principal
+    # Maps of job, state, code, attempt, losses, age_ms (since it was accepted), module, worker, principal, group, tier,
+    # queued_ms, compile_ms, run_ms, total_ms (until its end, or now), function ("" unless called as one).
+    jobs: Rows
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -211,9 +218,9 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     ListWorkers,
     ListJobs,
     RunAgain,
-    *live.REQUESTS,
-    *functions.REQUESTS,
-    *overview.REQUESTS,
+    *LIVE_REQUESTS,
+    *FUNCTION_REQUESTS,
+    *OVERVIEW_REQUESTS,
 )
 """What the broker takes from a client."""
 
@@ -227,8 +234,8 @@ REPLIES: tuple[type[Message], ...] = (
     WorkerList,
     JobList,
     Refused,
-    *live.REPLIES,
-    *functions.REPLIES,
-    *overview.REPLIES,
+    *LIVE_REPLIES,
+    *FUNCTION_REPLIES,
+    *OVERVIEW_REPLIES,
 )
 """What a client takes from the broker."""

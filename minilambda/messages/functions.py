@@ -43,6 +43,7 @@ class SetAlias(Request):
     function: Name
     alias: Name
     version: Count = 0  # 0: the version that it named before this one
+    leaving: Count = 0  # with ``version`` 0: only where it names this one, so that it goes back once if sent twice
     drop: Flag = False  # there is no such alias any more
 
 
@@ -61,6 +62,7 @@ class ListFunctions(Request):
 
     TYPE: ClassVar[str] = "list_functions"
     function: Label = ""  # only this one, with all its versions; "": all
+    principal: Label = ""  # whose, for an admin; "*": everybody's; "": the sender's own and those that are shared
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -96,7 +98,7 @@ class Deployed(Reply):
 @dataclass(slots=True, unsafe_hash=True)
 class FunctionList(Reply):
     TYPE: ClassVar[str] = "functions"
-    functions: Rows  # maps of function, version, module, aliases (texts), age_ms, shared, principal, invoke
+    functions: Rows  # maps of function, version, module, aliases (texts), age_ms, shared, principal, invoke, versions
 
 
 REQUESTS: tuple[type[Message], ...] = (Deploy, SetAlias, Undeploy, ListFunctions, Call)

@@ -63,7 +63,10 @@ class Input(Request):
 
 @dataclass(slots=True, unsafe_hash=True)
 class Output(Reply):
-    """A piece of what the job has written. Not the reply to the ``follow``, only on the way to it."""
+    """A piece of what the job has written. Not the reply to the ``follow``, only on the way to it.
+
+    One without data, at most one for a ``follow``: all was sent that had been written when the ``follow`` came.
+    """
 
     TYPE: ClassVar[str] = "output"
     job: JobId

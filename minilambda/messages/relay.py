@@ -64,7 +64,10 @@ class Feed(FromBroker):
 
 @dataclass(slots=True, unsafe_hash=True)
 class Written(FromWorker):
-    """A piece of what a job has written, for one follower."""
+    """A piece of what a job has written, for one follower.
+
+    One without data, which takes no credit: all was sent that had been written when the ``watch`` came.
+    """
 
     TYPE: ClassVar[str] = "written"
     ref: JobRef

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from minilambda.fields import Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
-from minilambda.messages import relay
 from minilambda.messages.parts import Body, FromBroker, FromWorker, JobRef, JobSpec, Message, Refs, Result
+from minilambda.messages.relay import TO_BROKER, TO_WORKER
 
 # --- worker to broker --------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ WORKER_MESSAGES: tuple[type[Message], ...] = (
     Goodbye,
     Fetch,
     Chunk,
-    *relay.TO_BROKER,
+    *TO_BROKER,
 )
 """What the broker takes from a worker."""
 
@@ -194,6 +194,6 @@ BROKER_MESSAGES: tuple[type[Message], ...] = (
     Acknowledge,
     Fetch,
     Chunk,
-    *relay.TO_WORKER,
+    *TO_WORKER,
 )
 """What a worker takes from the broker."""

@@ -11,17 +11,15 @@ import contextlib
 import fcntl
 import logging
 import os
-import queue
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from minilambda.errors import MinilambdaError
 from minilambda.worker import artifact_file
+from minilambda.worker.background import Background
 
 log = logging.getLogger("minilambda.worker")
 
@@ -65,12 +63,12 @@ class ArtifactCache:
         self._max_bytes = max_bytes
         self._locks: dict[str, int] = {}  # digest -> locked descriptor; also used by the thread
         self._checked: set[int] = set()  # inodes of large artifacts that are checked wholly, or about to be
-        self._thread = _Background()
+        self._thread = Background()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_untrusted(directory)
+            refuse_untrusted(directory)
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            _refuse_untrusted(self._directory)
+            refuse_untrusted(self._directory)
         except OSError as error:
             self._disk_failed(error)
 
@@ -266,35 +264,8 @@ class ArtifactCache:
             total -= size
 
 
-class _Background:
-    """A thread that does one piece of work after the other. It starts with the first."""
-
-    def __init__(self) -> None:
-        # What to do, and when at the earliest, monotonic seconds; None: the end.
-        self._work: queue.SimpleQueue[tuple[Callable[[], None], float] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None  # None: nothing to do yet, or closed
-
-    def do(self, work: Callable[[], None], after: float) -> None:
-        """Do it ``after`` seconds from now, or later."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="minilambda-cache", daemon=True)
-            self._thread.start()
-        self._work.put((work, time.monotonic() + after))
-
-    def _run(self) -> None:
-        while (item := self._work.get()) is not None:
-            work, due = item
-            time.sleep(max(0.0, due - time.monotonic()))  # this thread has nothing else to do
-            work()
-
-    def close(self, patience: float) -> None:
-        if self._thread is not None:
-            self._work.put(None)
-            self._thread.join(patience)
-            self._thread = None
-
-
-def _refuse_untrusted(directory: Path) -> None:
+def refuse_untrusted(directory: Path) -> None:
+    """Raises CacheError for a directory of another user's, or that others may write to; OSError where there is none."""
     state = directory.stat()
     if state.st_uid != os.geteuid():
         raise CacheError(

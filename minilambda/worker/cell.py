@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import wasmtime
 
@@ -17,6 +17,14 @@ _NO_MEMORY: Final = "exceeds memory limits"  # how wasmtime says so
 
 Paths = tuple[bytes, bytes]
 """Of the files for a guest's output and its errors."""
+
+
+class Folder(NamedTuple):
+    """A directory that a guest gets."""
+
+    path: bytes  # for this process
+    name: bytes  # for the guest
+    writable: bool
 
 
 class Cell:
@@ -78,8 +86,18 @@ class Cell:
         c.wasmtime_store_limiter(self._store, memory, table_elements, instances, tables, memories)
         c.wasmtime_context_set_epoch_deadline(self._context, epochs)
 
-    def grant(self, argv: Sequence[str], env: Sequence[tuple[str, str]], stdin: bytes) -> None:
-        """Give the guest its arguments, its environment and its streams, and nothing else. Once per ``open``."""
+    def grant(
+        self,
+        argv: Sequence[str],
+        env: Sequence[tuple[str, str]],
+        stdin: bytes,
+        folders: Sequence[Folder] = (),
+        pipe: bytes | None = None,
+    ) -> None:
+        """Give the guest its arguments, environment, streams and folders, and nothing else. Once per ``open``.
+
+        With ``pipe``, a path for this process, it reads from there.
+        """
         wasi = self._wasi
         done = c.wasi_config_set_argv(wasi, len(argv), _strings(argv))
         if env:
@@ -91,6 +109,10 @@ class Cell:
             held = engine.Bytes()
             c.wasm_byte_vec_new(ctypes.addressof(held), len(stdin), stdin)
             c.wasi_config_set_stdin_bytes(wasi, ctypes.addressof(held))
+        elif pipe is not None and not c.wasi_config_set_stdin_file(wasi, pipe):
+            raise wasmtime.WasmtimeError("the guest's pipe can't be opened")
+        for folder in folders:
+            engine.give_folder(wasi, *folder)
         self._wasi = None
         error = c.wasmtime_context_set_wasi(self._context, wasi)
         if error:

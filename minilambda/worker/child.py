@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from minilambda.worker import codec
@@ -36,6 +39,7 @@ class Child(ABC):
         self.far_end = far  # the process's end, until the template has it
         self.pid: int | None = None  # None: not forked yet
         self.fault = ""  # what went wrong by its own account or by ours
+        self.unsupported = False  # it can't be made here, for what its job asks for
         self.max_message = MAX_PACKET  # largest message that it may send now, bytes
         self._own_fds = own_fds  # closed with the handle
         self._pidfd: int | None = None  # None: not forked yet
@@ -46,6 +50,10 @@ class Child(ABC):
         self.pid, self._pidfd = pid, pidfd
         if self._doomed:
             self.kill()
+
+    def furnished(self, fds: list[int]) -> None:
+        """What came along with its start, which is ours now. Nothing is expected."""
+        close_all(fds)
 
     def kill(self) -> None:
         """SIGKILL, now or as soon as it exists. Idempotent."""
@@ -112,6 +120,17 @@ class Child(ABC):
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def close_when_dead(children: Sequence[Child], patience: float) -> None:
+    """Wait at most ``patience`` seconds for children that were killed, then close them all."""
+    deadline = time.monotonic() + patience
+    for child in children:
+        if child.pidfd is not None:
+            gone = select.poll()
+            gone.register(child.pidfd, select.POLLIN)
+            gone.poll(max(0.0, deadline - time.monotonic()) * 1e3)
+        child.close()
 
 
 def memfds(*names: str, flags: int) -> list[int]:

@@ -15,9 +15,10 @@ from minilambda import messages as m
 from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import invariants, results
-from minilambda.worker.events import RunnerFinished, RunnerReady
+from minilambda.worker.events import Measured, RunnerFinished, RunnerReady
 from minilambda.worker.execution import Execution
 from minilambda.worker.link import Link
+from minilambda.worker.meters import Meters
 from minilambda.worker.upgrades import IDLE_AFTER
 from minilambda.worker.words import Identity, Words
 
@@ -43,7 +44,9 @@ class Core:
         self.link = Link(jitter)
         self._actions: list[a.Action] = []  # that follow from the present event
         self._emit = self._actions.append
-        self.execution = Execution(settings, self._emit, self._job_finished)
+        self.execution = Execution(settings, self._emit, self._job_finished, self._say)
+        self.meters = Meters()
+        self.telling = False  # whether the shell hears of each job that has ended
         self.finished = results.Kept()  # not acknowledged
         self.words = Words(identity, settings, self.link, self.execution, self.finished, self._emit)
         self.draining = False  # takes nothing new
@@ -74,7 +77,7 @@ class Core:
             self.execution.HANDLERS[kind](self.execution, event, now)
             if kind is RunnerReady:
                 self.link.begin(now)
-        return self._settle(kind is RunnerFinished and not self.draining, now)
+        return self._settle((kind is RunnerFinished or kind is Measured) and not self.draining, now)
 
     def receive(self, message: m.Message, now: float) -> list[a.Action]:
         """What follows from a message of the broker: ``handle`` for the event ``Received``."""
@@ -105,7 +108,7 @@ class Core:
         if execution.dropped:
             execution.dropped = 0
             self.words.report(self.draining, now)
-        if execution.puller.transfers:
+        if execution.puller.transfers or execution.needs.trees.pulls.pulls:
             self.words.fetch()
         taken = self._actions.copy()
         self._actions.clear()
@@ -157,6 +160,8 @@ class Core:
         self.execution.open = False
         self.link.open_at = now + (OPEN_AFTER if self.execution.jobs else 0.0)
         self.execution.puller.reset()
+        self.execution.needs.trees.pulls.reset()
+        self.execution.live.leave_session()
         self.words.catch_up()
         self.words.report(self.draining, now)
         self._open(now)
@@ -221,12 +226,23 @@ class Core:
     def _chunk(self, message: m.Chunk, now: float) -> None:
         self.execution.chunk(message.handle, message.offset, message.total, message.data, now)
 
+    def _live(self, message: m.Watch | m.Allow | m.Unwatch | m.Feed, now: float) -> None:
+        job = self.execution.jobs.get(message.ref)
+        if job is not None:
+            self.execution.live.hear(job, message, now)
+
     # --- words to the broker ---
+
+    def _say(self, kind: type[m.Written | m.Fed], *about: Any) -> None:
+        self._emit(a.Send(kind(self.link.session, *about)))
 
     def _job_finished(self, finished: results.Finished, now: float) -> None:
         link = self.link
+        self.meters.ended(finished)
         self.finished.add(finished, now)
         self.words.done(finished)
+        if self.telling:
+            self._emit(a.JobEnded(finished))
         self.due = min(self.due, now + link.result_keep)
         link.report_at = now + link.heartbeat if link.session else None
 
@@ -255,6 +271,7 @@ class Core:
     def _lost(self, now: float, soon: bool) -> None:
         self.link.lost(now, soon)
         self.execution.open = False
+        self.execution.live.leave_session()
 
     # --- drain ---
 
@@ -297,4 +314,5 @@ class Core:
         m.Beat: _beat,
         m.Fetch: _serve,
         m.Chunk: _chunk,
+        **dict.fromkeys((m.Watch, m.Allow, m.Unwatch, m.Feed), _live),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
@@ -130,6 +131,34 @@ def frames_of(error: Exception) -> list[wasmtime.Frame]:
     return [wasmtime.Frame._from_ptr(held.vec.data[i], held) for i in range(held.vec.size)]
 
 
+def give_folder(wasi: Any, path: bytes, name: bytes, writable: bool) -> None:
+    """Let a guest have the directory at ``path`` as ``name``; ``wasi`` is the address of its configuration.
+
+    Raises WasmtimeError where there is no such directory.
+    """
+    if not _b.wasi_config_preopen_dir(ctypes.cast(wasi, ctypes.POINTER(_b.wasi_config_t)), path, name, writable):
+        raise wasmtime.WasmtimeError(f"the guest's {name.decode()} can't be opened")
+
+
+def start_io() -> None:
+    """Have WASI start the one thread in which it waits for input and output, while no guest's limits are in force.
+
+    By itself it wants one for each processor. Those that it may not start wait for the next thread that it does start,
+    and take it from the guest whose input or file that was to read. WASI asks the environment how many there are to be.
+    """
+    held = os.memfd_create("input", os.MFD_CLOEXEC)
+    os.environ["TOKIO_WORKER_THREADS"] = "1"
+    try:
+        for path in (f"/proc/self/fd/{held}", str(held)):  # by its name, where the working directory is that one
+            config = wasmtime.WasiConfig()
+            with contextlib.suppress(wasmtime.WasmtimeError):
+                config.stdin_file = path
+                break
+    finally:
+        del os.environ["TOKIO_WORKER_THREADS"]
+        os.close(held)
+
+
 # --- one run ------------------------------------------------------------------------------------------
 
 _FUNCTIONS: Final = {
@@ -138,6 +167,7 @@ _FUNCTIONS: Final = {
     "wasi_config_set_argv": 3,
     "wasi_config_set_env": 4,
     "wasi_config_set_stdin_bytes": 2,
+    "wasi_config_set_stdin_file": 2,
     "wasi_config_set_stdout_file": 2,
     "wasi_config_set_stderr_file": 2,
     "wasi_config_inherit_stdout": 1,

@@ -32,6 +32,23 @@ class RunOrder(NamedTuple):
     compiler: str = "cranelift"  # whose artifact it is: "cranelift" or "winch"
 
 
+class HomeOrder(NamedTuple):
+    """What the process of one job with files is to have, and what the job brings back."""
+
+    tree: str  # name of the tree of its files; for the processes, the path of that
+    scratch: int  # size of its ``/tmp``, bytes; 0: none
+    output_bytes: int  # stdout and stderr together, bytes
+    collect: tuple[str, ...]  # paths in the guest of what is brought back
+    collect_bytes: int  # of all that is brought back together, at most, bytes
+
+
+class Collected(NamedTuple):
+    """What was brought back of a guest's files."""
+
+    files: bytes = b""  # msgpack map of paths to contents, nil for a path where there is nothing; empty: too much
+    problem: str = ""  # why it is too much, for people
+
+
 @dataclass(slots=True)
 class CompileOrder:
     """One compilation of one module, in a process of its own."""
@@ -77,6 +94,7 @@ class RunnerFinished:
     slot: int
     outcome: Outcome
     bad_artifact: bool = False  # the guest did not start: the artifact can't be loaded and must be made again
+    collected: Collected | None = None  # None: nothing was to be brought back
 
 
 @dataclass(slots=True)
@@ -88,6 +106,8 @@ class RunnerDied:
     stdout: bytes  # what the guest had written by then, bytes
     stderr: bytes
     starved: bool = False  # the kernel ended it, for it needed more memory than a runner may have
+    unsupported: bool = False  # it was never made: what its job asks for can't be here; ``how`` says why
+    collected: Collected | None = None  # None: nothing was to be brought back
 
 
 @dataclass(slots=True)
@@ -96,6 +116,34 @@ class OutputSeen:
 
     slot: int
     size: int  # stdout and stderr together, bytes
+
+
+@dataclass(slots=True)
+class Measured:
+    """How much a running guest has written to each stream so far."""
+
+    slot: int
+    stdout: int  # bytes
+    stderr: int
+
+
+@dataclass(slots=True)
+class OutputRead:
+    """A piece of what a running guest has written; empty where it is not there any more."""
+
+    slot: int
+    follower: int  # for whom it was read
+    stream: str  # "stdout" or "stderr"
+    offset: int  # bytes
+    data: bytes
+
+
+@dataclass(slots=True)
+class Poured:
+    """So much of a ``Pour`` is in the pipe, or went where nobody reads any more."""
+
+    slot: int
+    size: int  # bytes
 
 
 @dataclass(slots=True)
@@ -112,4 +160,4 @@ class CompileFinished:
     compile_ms: float  # milliseconds
 
 
-ProcessEvent = RunnerReady | RunnerFinished | RunnerDied | OutputSeen | CompileFinished
+ProcessEvent = RunnerReady | RunnerFinished | RunnerDied | OutputSeen | Measured | OutputRead | Poured | CompileFinished

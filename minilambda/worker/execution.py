@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from minilambda.messages import Dispatch, JobRef, body_handle
+from minilambda.messages import Dispatch, JobRef
 from minilambda.notation import MIB
 from minilambda.settings import WorkerSettings
 from minilambda.transfers import Puller
@@ -18,8 +18,10 @@ from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker import results
 from minilambda.worker.jobs import Job, limits_for
+from minilambda.worker.live import Live
 from minilambda.worker.module import Module, Settled
 from minilambda.worker.modules import Modules
+from minilambda.worker.needs import Needs
 from minilambda.worker.slots import Slots
 
 WINDOW = MIB
@@ -27,13 +29,17 @@ WINDOW = MIB
 
 
 class Execution:
-    """The jobs that a worker holds. ``emit`` takes actions, ``on_finished`` takes each job's one result."""
+    """The jobs that a worker holds. ``emit`` takes actions, ``on_finished`` takes each job's one result.
+
+    ``say`` takes what is to be said of a job while it runs: a kind of message and its fields but the session.
+    """
 
     def __init__(
         self,
         settings: WorkerSettings,
         emit: Callable[[a.Action], None],
         on_finished: Callable[[results.Finished, float], None],
+        say: Callable[..., None],
     ) -> None:
         self._settings = settings
         self._on_finished = on_finished
@@ -44,7 +50,9 @@ class Execution:
         self.moved = False  # whether other times than those of the slots may have come nearer; the core resets it
         self.puller = Puller(WINDOW)
         self.modules = Modules(settings, self.puller, emit)
+        self.needs = Needs(settings, self.puller, emit, self._supplied, self._fail)
         self.slots = Slots(settings, emit)
+        self.live = Live(self.slots, emit, say)
 
     # --- from the broker, by way of the core ---
 
@@ -54,8 +62,12 @@ class Execution:
         limits = limits_for(spec, self._settings)
         job = Job(ref, spec, limits, message.module_size, now, message.stdin, message.values)
         self.jobs[ref] = job
-        if message.withheld:
-            self._want_input(job, message.withheld)
+        if spec.stream:
+            self.live.open(job)
+        if message.withheld or spec.files or spec.scratch or spec.collect:
+            self.moved = True
+            if not self.needs.want(job, message.withheld, now):
+                return
         module = self.modules.lend(job)
         if module is None:
             self.moved = True
@@ -63,41 +75,19 @@ class Execution:
         elif not job.missing:
             self._make_ready(job, module, now)
 
-    def _want_input(self, job: Job, withheld: dict[str, int]) -> None:
-        wanted = {name: size for name, size in withheld.items() if name in ("stdin", "values") and size > 0}
-        for name, size in wanted.items():
-            self.puller.start(body_handle(job.ref, name), size)
-        if wanted:
-            job.missing, job.phase = frozenset(wanted), "fetching"
+    def _supplied(self, job: Job, now: float) -> None:
+        """The job has all but its module."""
+        job.move("preparing")
+        if self.modules.has(job):
+            self._make_ready(job, self.modules.of(job), now)
+
+    def _fail(self, job: Job, code: str, message: str, now: float) -> None:
+        self.finish(job, results.ended(job, code, message), now)
 
     def chunk(self, handle: str, offset: int, total: int, data: bytes, now: float) -> None:
-        """A piece of a module's bytes or of a job's input."""
-        if handle.startswith("sha256:"):
+        """A piece of a module's bytes, of a file or of a job's input."""
+        if not self.needs.chunk(self.jobs, handle, offset, total, data, now):
             self._settle(self.modules.arrived(handle, offset, total, data, now), now)
-            return
-        transfer = self.puller.arrived(handle, offset, total, data)
-        if transfer is None or not (transfer.complete or transfer.total < 0):
-            return
-        for job in self.jobs.values():
-            name = next((n for n in job.missing if body_handle(job.ref, n) == handle), None)
-            if name is not None:
-                self._input_arrived(job, name, b"".join(transfer.pieces) if transfer.complete else None, now)
-                return
-
-    def _input_arrived(self, job: Job, name: str, body: bytes | None, now: float) -> None:
-        if body is None:
-            self.finish(job, results.ended(job, "internal", f"The broker no longer has the job's {name}."), now)
-            return
-        if name == "stdin":
-            job.stdin = body
-        else:
-            job.values = body
-        job.missing -= {name}
-        if not job.missing:
-            job.fetched = max(job.fetched, now - job.received)
-            job.move("preparing")
-            if self.modules.has(job):
-                self._make_ready(job, self.modules.of(job), now)
 
     def kill(self, job: Job, why: str) -> None:
         """Ends a job that has begun; its runner goes with it. The first reason stands, unless nobody wants the job."""
@@ -121,8 +111,10 @@ class Execution:
             del self.ready[job.ref]
         job.move("done")
         del self.jobs[job.ref]
-        for name in job.missing:
-            self.puller.stop(body_handle(job.ref, name))
+        if self.live.jobs:
+            self.live.forget(job.ref)
+        if job.missing or job.tree:
+            self.needs.release(job)
         self.modules.release(job, now, last=not self.jobs)
 
     # --- module and slot ---
@@ -166,7 +158,7 @@ class Execution:
                 return
 
     def _runner_ready(self, event: e.RunnerReady, now: float) -> None:
-        self.slots.ready(event.slot)
+        self.slots.ready(event.slot, now)
         self.assign(now)
 
     def _runner_finished(self, event: e.RunnerFinished, now: float) -> None:
@@ -179,18 +171,18 @@ class Execution:
         self.moved = event.bad_artifact or event.outcome.code is not None
         if event.bad_artifact:
             self.slots.unload(event.slot, job.spec.module)
-            if not job.retried:
+            if not job.retried and not self.live.spent(job):
                 self._prepare_again(job, now)
                 self.assign(now)
                 return
-        overflowed = event.outcome.code == "stack_overflow" and not job.ending
+        overflowed = event.outcome.code == "stack_overflow" and not job.ending and not job.spec.stream
         if overflowed and self._run_deeper(job, event.outcome, now):
             self.assign(now)
             return
         self.forget(job, now)
         if self.ready:
             self.assign(now)  # before the result is told: a slot does not wait for that
-        self._on_finished(results.from_outcome(job, event.outcome), now)
+        self._on_finished(results.bring(results.from_outcome(job, event.outcome), event.collected), now)
 
     def _prepare_again(self, job: Job, now: float) -> None:
         """The artifact was no good: it is made anew, for all jobs that have not begun, unless it was meanwhile."""
@@ -218,17 +210,27 @@ class Execution:
 
     def _runner_died(self, event: e.RunnerDied, now: float) -> None:
         job = self.slots.died(event.slot, now)
-        if job is None:
-            return
-        if job.ending in ("stale", "drain"):
+        if job is not None and job.ending in ("stale", "drain"):
             self.drop(job, now)
-        else:
+        elif job is not None:
             self.finish(job, results.from_death(job, event, now), now)
+        if self.ready:
+            self.assign(now)  # where a job had a runner of its own, no other one has to come up first
 
     def _output_seen(self, event: e.OutputSeen, now: float) -> None:
         job = self.slots[event.slot].job
         if job is not None and event.size > job.limits.output_bytes:
             self.kill(job, "output")
+
+    def _measured(self, event: e.Measured, now: float) -> None:
+        self.moved = self.live.measured(event, now)
+
+    def _output_read(self, event: e.OutputRead, now: float) -> None:
+        self.live.read(event, now)
+
+    def _poured(self, event: e.Poured, now: float) -> None:
+        self.live.poured(event, now)
+        self.moved = True
 
     def _compile_finished(self, event: e.CompileFinished, now: float) -> None:
         self._settle(self.modules.compiled(event, now), now)
@@ -242,25 +244,35 @@ class Execution:
     def _artifact_locked(self, event: a.ArtifactLocked, now: float) -> None:
         self.modules.locked(event.digest, now)
 
+    def _files(self, event: a.FileEvent, now: float) -> None:
+        self.needs.handle(event, now)
+
     # --- time ---
 
     def tick(self, now: float) -> None:
         for job in self.slots.tick(now):
             job.ending = job.ending or "deadline"
         self.modules.tick(now)
+        if self.live.jobs:
+            self.live.tick(now)
 
     def next_deadline(self) -> float:
         """When ``tick`` must be called at the latest, seconds; ``inf``: not before something happens."""
         slots, modules = self.slots.next_deadline(), self.modules.next_deadline()
-        return slots if modules is None else min(slots, modules)
+        first = slots if modules is None else min(slots, modules)
+        return min(first, self.live.next_deadline()) if self.live.jobs else first
 
     HANDLERS: ClassVar[dict[type, Callable[[Any, Any, float], None]]] = {
         a.ArtifactFound: _artifact_found,
         a.ArtifactAbsent: _artifact_absent,
         a.ArtifactLocked: _artifact_locked,
+        **dict.fromkeys((a.FilesSeen, a.FileLost, a.TreeBuilt, a.TreeFailed), _files),
         e.RunnerReady: _runner_ready,
         e.RunnerFinished: _runner_finished,
         e.RunnerDied: _runner_died,
         e.OutputSeen: _output_seen,
+        e.Measured: _measured,
+        e.OutputRead: _output_read,
+        e.Poured: _poured,
         e.CompileFinished: _compile_finished,
     }

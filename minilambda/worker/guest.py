@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from minilambda.errors import BadArguments, DeadlineExceeded, MinilambdaError, OutputLimit, Trap
-from minilambda.worker import toolchain
+from minilambda.worker import engine, toolchain
+from minilambda.worker.cell import Folder
 from minilambda.worker.deadline import DeadlineTimer
 from minilambda.worker.events import Outcome, RunOrder
-from minilambda.worker.limits import DATA_SLACK, RESULT_SLACK, KernelLimits
+from minilambda.worker.limits import DATA_SLACK, PIPE_SLACK, RESULT_SLACK, KernelLimits
 from minilambda.worker.outcome import Ending, from_error, from_failure
 from minilambda.worker.places import Cell, Place, Places
 from minilambda.worker.prepared import ComponentGuest, CoreGuest
@@ -35,8 +36,8 @@ class GuestHost:
 
     ``stdout_fd`` and ``stderr_fd`` are memory files of the caller for a guest's output; with ``standard`` they become
     this process's standard streams, which saves opening them. ``places`` are this host's alone; primers are of the
-    first one's compiler. ``limits`` were made before the walls were raised, if there are any. Raises OSError where
-    /proc/self is out of reach.
+    first one's compiler. ``limits`` were made before the walls were raised, if there are any. Guests get ``folders``,
+    and may make files of ``file_bytes`` in them. Raises OSError where /proc/self is out of reach.
     """
 
     def __init__(
@@ -47,10 +48,15 @@ class GuestHost:
         limits: KernelLimits | None = None,
         *,
         standard: bool = False,
+        folders: Sequence[Folder] = (),
+        file_bytes: int = 0,
     ) -> None:
+        engine.start_io()
         self._streams = Streams(stdout_fd, stderr_fd, standard)
         self._limits = limits or KernelLimits()
         self._places = places  # by compiler
+        self._folders = folders
+        self._file_bytes = file_bytes
         self._timer = DeadlineTimer(self._interrupt)
         self._guests: dict[str, CoreGuest | ComponentGuest] = {}  # loaded modules by digest
         self._ready: Cell | None = None  # open, and no guest has been in it
@@ -60,8 +66,9 @@ class GuestHost:
         self.left_output = False
         """The last guest's output was too much for its outcome: it is in the memory files, until the next run."""
 
-    def run(self, order: RunOrder, artifact_path: str | None) -> Outcome:
-        """Run one guest to its end; ``artifact_path`` is given where ``order.load`` is set.
+    def run(self, order: RunOrder, artifact_path: str | None, pipe: bytes | None = None) -> Outcome:
+        """Run one guest to its end; ``artifact_path`` is given where ``order.load`` is set, ``pipe`` where
+        the guest's input comes through that instead of in the order.
 
         Never raises for what a guest does. Raises BadArtifact where the artifact does not load, or where the
         module is neither given nor held. ``stdout`` and ``stderr`` of the answer are empty if ``left_output`` is
@@ -79,7 +86,7 @@ class GuestHost:
         self._ready, self._used = None, self._ready
         began, cpu = time.perf_counter(), time.process_time()
         try:
-            ending, memory = self._contained(guest, order)
+            ending, memory = self._contained(guest, order, pipe)
         except MinilambdaError as error:
             ending, memory = from_failure(error), 0
         except Exception as error:  # what happens before a guest runs is no failure of the guest
@@ -173,19 +180,23 @@ class GuestHost:
 
     # --- the run --------------------------------------------------------------------------------------
 
-    def _contained(self, guest: CoreGuest | ComponentGuest, order: RunOrder) -> tuple[Ending, int]:
+    def _contained(self, guest: CoreGuest | ComponentGuest, order: RunOrder, pipe: bytes | None) -> tuple[Ending, int]:
         """Run under all limits; answers the ending and the memory used, bytes."""
         run, place = guest.check(order), guest.place
         cell = place.cell
         cell.limit(order.memory_bytes, TABLE_ELEMENTS, INSTANCES, TABLES, MEMORIES)
         if guest.needs_wasi:
-            cell.grant(_argv(order) if order.args or order.env else _NO_ARGS, order.env, order.stdin)
+            argv = _argv(order) if order.args or order.env else _NO_ARGS
+            cell.grant(argv, order.env, order.stdin, self._folders, pipe)
         slack = RESULT_SLACK if order.component and order.invoke is not None else DATA_SLACK
+        if pipe is not None:
+            slack += PIPE_SLACK
         measure = order.load or not guest.shows_memory
         # What its place holds of the guest before it becomes its own, unless that is more than it may have: then all
         # of it is still there when the new instance is made, and its one memory has a limit besides.
         others = self._pooled - (place.kept if place.kept <= order.memory_bytes else 0)
-        before = self._limits.cap(order.output_bytes, order.memory_bytes, slack, measure, self._pooled, others)
+        largest = max(order.output_bytes, self._file_bytes)
+        before = self._limits.cap(largest, order.memory_bytes, slack, measure, self._pooled, others)
         self._inside = True
         self._timer.arm(order.timeout_ms / 1e3)
         try:

@@ -37,6 +37,7 @@ class RunnerHandle(Child):
         self.slot = slot
         self.walls: tuple[str, ...] | None = None  # one line per wall; None: it is not ready yet
         self._order: RunOrder | None = None  # what it runs; None: nothing
+        self._inlet: int | None = None  # where its guest's input is written; None: all of that is in the order
 
     def request(self) -> tuple[bytes, list[int]]:
         return codec.pack("runner", self.number), [
@@ -46,16 +47,67 @@ class RunnerHandle(Child):
             self._spill,
         ]
 
-    def run(self, order: RunOrder, artifact_fd: int | None) -> None:
-        """Hand over an order. If the runner can't take it, it dies of that, and its death is the answer."""
+    def run(self, order: RunOrder, artifact_fd: int | None, stream: bool = False) -> None:
+        """Hand over an order. If the runner can't take it, it dies of that, and its death is the answer.
+
+        With ``stream`` the guest gets a pipe for its input, which ``pour`` fills.
+        """
         self._order, self.max_message = order, MAX_PACKET + order.output_bytes
         try:
             if self.channel is None:
                 raise ChannelClosed()
-            self.channel.send(codec.encode_order(order), () if artifact_fd is None else (artifact_fd,))
-        except ChannelError as error:
-            self.fault = self.fault or error.message
+            fds = () if artifact_fd is None else (artifact_fd,)
+            if stream:
+                self._send_with_pipe(order, fds)
+            else:
+                self.channel.send(codec.encode_order(order), fds)
+        except (ChannelError, OSError) as error:
+            self.fault = self.fault or str(error)
             self.kill()
+
+    def _send_with_pipe(self, order: RunOrder, fds: tuple[int, ...]) -> None:
+        assert self.channel is not None
+        inside, self._inlet = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(self._inlet, False)
+            os.fchmod(inside, 0o444)  # the guest's process opens it once more, and is another user
+            self.channel.send(codec.encode_order(order), (*fds, inside))
+        finally:
+            os.close(inside)
+
+    def pour(self, data: bytes, last: bool) -> int:
+        """Write to the guest's pipe what fits, and close it behind ``data`` that is the last; tells how much that was.
+
+        What nobody reads any more counts as written.
+        """
+        if self._inlet is None:
+            return 0
+        try:
+            size = os.write(self._inlet, data) if data else 0
+        except BlockingIOError:
+            return 0
+        except OSError:
+            size = len(data)
+        if last and size == len(data):
+            self._close_inlet()
+        return size
+
+    def _close_inlet(self) -> None:
+        if self._inlet is not None:
+            os.close(self._inlet)
+            self._inlet = None
+
+    def output_sizes(self) -> tuple[int, int]:
+        """How much the guest has written to each stream so far, bytes."""
+        return _size(self.stdout_fd), _size(self.stderr_fd)
+
+    def read_output(self, stream: str, offset: int, size: int) -> bytes:
+        """A piece of what the guest has written; less than ``size`` where there is not so much."""
+        return os.pread(self.stdout_fd if stream == "stdout" else self.stderr_fd, size, offset)
+
+    def close(self) -> None:
+        super().close()
+        self._close_inlet()
 
     def look(self) -> OutputSeen:
         """How much the guest has written so far."""
@@ -66,10 +118,12 @@ class RunnerHandle(Child):
         if kind == "done" and order is not None:
             outcome = codec.decode_outcome(fields, order.output_bytes, self._take_output)
             self._order, self.max_message = None, MAX_PACKET
+            self._close_inlet()
             return [RunnerFinished(self.slot, outcome)]
         if kind == "bad_artifact" and order is not None and len(fields) == 1:
             outcome = codec.refused_artifact(codec.text(fields[0], codec.MAX_TEXT))
             self._order, self.max_message = None, MAX_PACKET
+            self._close_inlet()
             return [RunnerFinished(self.slot, outcome, bad_artifact=True)]
         if kind == "ready" and self.walls is None and len(fields) == 1 and isinstance(fields[0], list):
             self.walls = tuple(codec.text(line, codec.MAX_TEXT) for line in fields[0][:_MAX_WALLS])

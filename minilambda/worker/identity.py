@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -29,12 +30,25 @@ def leave_namespaces() -> list[str]:
     Where this process is not root, it takes a user namespace first, to be allowed to.
     """
     lines = []
-    if os.geteuid() != 0:
+    uid, gid = os.geteuid(), os.getegid()
+    if uid != 0:
         lines.append(_line("user", _CLONE_NEWUSER))
+        with contextlib.suppress(OSError):  # then it owns nothing in the file systems that it mounts
+            _keep_ids(uid, gid)
     lines += [_line(name, flag) for name, flag in NAMESPACES.items()]
     if "mounts raised" in lines:  # what is mounted here stays here; what others mount does not come
         _libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None)
     return lines
+
+
+def _keep_ids(uid: int, gid: int) -> None:
+    """Be known by the same ids in the user namespace. It is the only one there."""
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        fd = os.open(f"/proc/self/{file}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
 
 
 def _line(name: str, flag: int) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import JobRef, body_handle
 from minilambda.worker.jobs import InvariantError
+from minilambda.worker.needs import FILES
 
 if TYPE_CHECKING:
     from minilambda.worker.core import Core
     from minilambda.worker.execution import Execution
     from minilambda.worker.module import Module
 
-SLOT_STATES = frozenset({"down", "starting", "idle", "busy", "dying"})
+SLOT_STATES = frozenset({"down", "starting", "idle", "busy", "dying", "unused"})
 
 
 def check(core: Core) -> None:
@@ -27,10 +28,12 @@ def check(core: Core) -> None:
         raise InvariantError("Jobs may start only while there is a session.")
     if core.due > core.earliest():
         raise InvariantError(f"The next deadline is {core.due}, and something is due at {core.earliest()}.")
+    execution.live.check(execution.jobs)
     _check_jobs(execution)
     _check_slots(execution)
     _check_modules(execution)
     _check_transfers(execution)
+    _check_trees(execution)
 
 
 def _check_jobs(execution: Execution) -> None:
@@ -99,6 +102,26 @@ def _check_transfers(execution: Execution) -> None:
     if not 0 <= puller.outstanding < puller.window + MAX_FRAME:
         raise InvariantError(f"{puller.outstanding} bytes are outstanding.")
     fetched = {module.digest for module in execution.modules.by_digest.values() if module.state == "fetching"}
-    missing = {body_handle(job.ref, name) for job in execution.jobs.values() for name in job.missing}
+    missing = {body_handle(job.ref, name) for job in execution.jobs.values() for name in job.missing if name != FILES}
     if fetched | missing != set(puller):
         raise InvariantError(f"The transfers and what is missing disagree: {(fetched | missing) ^ set(puller)}.")
+
+
+def _check_trees(execution: Execution) -> None:
+    trees = execution.needs.trees
+    pulls = trees.pulls
+    if not 0 <= pulls.outstanding < pulls.window + MAX_FRAME or not pulls.pulls.keys() <= trees.wanted.keys():
+        raise InvariantError(f"{pulls.outstanding} bytes of files are outstanding, of {sorted(pulls.pulls)}.")
+    for digest, wanting in trees.wanted.items():
+        if not wanting or any(tree.state != "fetching" or digest not in tree.missing for tree in wanting):
+            raise InvariantError(f"{digest} is fetched for nobody.")
+    for key, tree in trees.by_key.items():
+        idle = tree.state == "fetching" and not (tree.missing and tree.waiting)
+        if idle or (tree.state == "ready" and tree.waiting):
+            raise InvariantError(f"The tree {key} is {tree.state}, and {len(tree.waiting)} jobs wait for it.")
+        if not tree.missing <= trees.wanted.keys() or (tree.users and tree.state != "ready"):
+            raise InvariantError(f"The tree {key} is {tree.state}, and lacks what nobody fetches.")
+    for ref, job in execution.jobs.items():
+        holding = [tree for tree in trees.by_key.values() if ref in tree.waiting or ref in tree.users]
+        if len(holding) != bool(job.tree) or (job.tree and (ref in holding[0].waiting) != (FILES in job.missing)):
+            raise InvariantError(f"{ref} lacks {sorted(job.missing)}, and its files know nothing of it.")

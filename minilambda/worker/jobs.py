@@ -10,7 +10,7 @@ from minilambda.settings import Limits, WorkerSettings
 from minilambda.worker.events import Outcome
 
 PHASES: dict[str, frozenset[str]] = {
-    "fetching": frozenset({"preparing", "done"}),  # its stdin or values are on their way
+    "fetching": frozenset({"preparing", "done"}),  # its stdin, values or files are on their way
     "preparing": frozenset({"ready", "running", "done"}),  # the module has no artifact here yet, as far as known
     "ready": frozenset({"running", "preparing", "done"}),  # waits for a slot
     "running": frozenset({"preparing", "done"}),  # a runner has it; back when its artifact was no good
@@ -40,7 +40,7 @@ class Job:
     received: float  # when the dispatch arrived, seconds
     stdin: bytes = b""  # whole, once it has arrived
     values: bytes = b""  # whole, once they have arrived
-    missing: frozenset[str] = NOTHING  # names of bodies that are on their way
+    missing: frozenset[str] = NOTHING  # names of bodies that are on their way; "files" for all of these
     phase: str = "preparing"  # one of PHASES; "fetching" while something is missing
     fetched: float = 0.0  # time spent on its bodies and its module's bytes, seconds
     compiled: float = 0.0  # time spent compiling for it, seconds
@@ -49,6 +49,7 @@ class Job:
     tier: str = "disk"  # "compiled", "disk" or "warm", as far as known
     started: float = 0.0  # when the order went to the runner, seconds
     ending: str = ""  # why its runner is being killed: "deadline", "cancelled", "output", "stale" or "drain"
+    tree: str = ""  # names the tree of its files; "": it has nothing to do with files, and no runner of its own
     retried: bool = False  # its artifact was no good once already
 
     def move(self, phase: str) -> None:

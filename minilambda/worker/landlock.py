@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 _CREATE_RULESET: Final = 444  # the same on all machines
@@ -17,7 +18,20 @@ _RESTRICT_SELF: Final = 446
 _ASK_VERSION: Final = 1
 _PATH_BENEATH: Final = 1
 
-_READ_FILE: Final = 1 << 2
+READ_FILE: Final = 1 << 2
+"""To open files for reading."""
+
+READ: Final = READ_FILE | 1 << 3
+"""To open files for reading, and to list directories."""
+
+CHANGE: Final = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 14
+"""To write and shorten files, and to make, rename, link and remove files, directories and symbolic links.
+
+No devices, no pipes, no sockets."""
+
+Rule = tuple[int, int]
+"""A descriptor of a directory, and what stays allowed below it."""
+
 _FILE_RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # by first version
 _TCP: Final = 0b11  # bind, connect
 _SCOPES: Final = 0b11  # abstract sockets, signals
@@ -34,11 +48,11 @@ def version() -> int:
     return _call(_CREATE_RULESET, ctypes.c_void_p(None), ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION))
 
 
-def restrict(readable: int | None) -> None:
-    """Give up all that this kernel's Landlock knows of, for good. ``no_new_privs`` must be set.
+def restrict(rules: Iterable[Rule]) -> None:
+    """Give up all that this kernel's Landlock knows of, but for what ``rules`` allow, for good.
 
-    ``readable`` is a descriptor of a directory whose files may be read, though not listed. It works on this thread
-    and those that it starts: others must not exist. Raises OSError.
+    ``no_new_privs`` must be set. It works on this thread and those that it starts: there must be no others. Raises
+    OSError.
     """
     offered = version()
     files = next(rights for since, rights in reversed(_FILE_RIGHTS.items()) if offered >= since)
@@ -49,8 +63,8 @@ def restrict(readable: int | None) -> None:
         about += struct.pack("=Q", _SCOPES)
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(about), ctypes.c_size_t(len(about)), ctypes.c_uint32(0))
     try:
-        if readable is not None:
-            rule = struct.pack("=Qi", _READ_FILE, readable)
+        for directory, rights in rules:
+            rule = struct.pack("=Qi", rights & files, directory)
             _call(
                 _ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), ctypes.c_char_p(rule), ctypes.c_uint32(0)
             )

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from minilambda.errors import MinilambdaError
 from minilambda.worker.channel import Channel
 
 _dead: list[subprocess.Popen[bytes]] = []  # killed, and not yet reaped
@@ -27,7 +28,7 @@ class TemplateHandle:
         reap()
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         near.setblocking(False)
-        self.channel = Channel(near, max_fds=1)
+        self.channel = Channel(near, max_fds=4)  # a process, and what there is of its home
         self._started = time.monotonic()  # seconds
         command = [sys.executable, "-m", "minilambda.worker.template", str(os.getpid()), str(far.fileno())]
         try:
@@ -64,6 +65,14 @@ class TemplateHandle:
         self._process.kill()
         _dead.append(self._process)
         reap()
+
+
+def refuse_other_platforms() -> None:
+    """Raises MinilambdaError where no process of a worker can be started."""
+    missing = [name for name in ("memfd_create", "pidfd_open", "eventfd") if not hasattr(os, name)]
+    if sys.platform != "linux" or missing:
+        what = ", ".join(missing) or "Linux itself"
+        raise MinilambdaError(f"A worker runs on Linux with Python 3.10 or later only; missing here: {what}.")
 
 
 def reap() -> None:

@@ -14,6 +14,9 @@ DATA_SLACK = 3 << 20
 """Bytes that the process may grow beyond the guest's memory during a run: wasmtime's own state, buffers of
 WASI, Python's values. Part of what keeps two memories from passing the limit of one."""
 
+PIPE_SLACK = 4 << 20
+"""So much more where the guest's input comes through a pipe: a thread of WASI's reads it, bytes."""
+
 RESULT_SLACK = 256 << 20
 """The same where a component's function is invoked: wasmtime makes up to 70 bytes of each element of a list that
 the function returns, up to a bound of its own that is below this, and ends the process where it can't."""
@@ -49,12 +52,10 @@ class KernelLimits:
         """The process's own size may have changed: it is measured at the next run."""
         self._base_runs = 0
 
-    def cap(
-        self, output_bytes: int, memory_bytes: int, slack: int, measure: bool, pooled: int = 0, kept: int = 0
-    ) -> int:
+    def cap(self, file_bytes: int, memory_bytes: int, slack: int, measure: bool, pooled: int = 0, kept: int = 0) -> int:
         """The process may grow by ``memory_bytes`` and ``slack`` over its own size, which is answered in bytes.
 
-        No file grows past ``output_bytes`` + 1, so that passing that limit shows. The process's size between runs
+        No file grows past ``file_bytes`` + 1, so that passing that limit shows. The process's size between runs
         hardly changes, so it is measured now and then, or always with ``measure``. ``pooled`` bytes of it are memory
         of earlier guests that pools hold; ``kept`` of these are not for this guest.
         """
@@ -62,7 +63,7 @@ class KernelLimits:
             self._base, self._base_runs = self.data_bytes() - pooled, _BASE_RUNS
         self._base_runs -= 1
         base = self._base + kept
-        self._set(_settable(base + memory_bytes + slack, self._data_hard), _settable(output_bytes + 1, self._file_hard))
+        self._set(_settable(base + memory_bytes + slack, self._data_hard), _settable(file_bytes + 1, self._file_hard))
         return base
 
     def lift(self) -> None:

@@ -8,10 +8,6 @@ long as the agent: the template dies with the thread that started it.
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import sys
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -20,11 +16,21 @@ from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import codec
 from minilambda.worker.cgroups import Cgroups, limits_of, own_directory_now
 from minilambda.worker.channel import ChannelClosed, ChannelError
-from minilambda.worker.child import Child, close_all
+from minilambda.worker.child import Child, close_all, close_when_dead
 from minilambda.worker.compilers import Compilers
-from minilambda.worker.events import CompileOrder, OutputSeen, ProcessEvent, RunnerDied, RunnerReady, RunOrder
+from minilambda.worker.doorbell import Doorbell
+from minilambda.worker.events import (
+    CompileOrder,
+    HomeOrder,
+    OutputSeen,
+    ProcessEvent,
+    RunnerDied,
+    RunnerReady,
+    RunOrder,
+)
+from minilambda.worker.files_handle import FilesHandle
 from minilambda.worker.handles import CompilerHandle, RunnerHandle
-from minilambda.worker.launch import TemplateHandle
+from minilambda.worker.launch import TemplateHandle, refuse_other_platforms
 from minilambda.worker.wall_report import WallReport
 
 _MAX_UNANSWERED = 8  # requests to the template under way: few enough that they always fit into its socket
@@ -61,8 +67,7 @@ class Processes:
         self._by_fd: dict[int, Child] = {}  # those that have a channel, by its descriptor
         self._unsent: deque[Child] = deque()  # the template is to fork them, and has not been told
         self._unanswered = 0  # requests that the template has not answered
-        self._waiting: list[ProcessEvent] = []  # events of our own, reported through the doorbell
-        self._doorbell = -1  # eventfd: readable while ``_waiting`` is not empty
+        self._doorbell: Doorbell[ProcessEvent] | None = None  # for events of our own; None: not started, or closed
 
     @classmethod
     def of_worker(cls, settings: WorkerSettings, readable: str, tell: Callable[[str], None]) -> Processes:
@@ -75,22 +80,19 @@ class Processes:
 
     def start(self) -> None:
         """Start the template. Raises MinilambdaError where that can't work, or a wall is absent that is required."""
-        missing = [name for name in ("memfd_create", "pidfd_open", "eventfd") if not hasattr(os, name)]
-        if sys.platform != "linux" or missing:
-            what = ", ".join(missing) or "Linux itself"
-            raise MinilambdaError(f"A worker runs on Linux with Python 3.10 or later only; missing here: {what}.")
-        if self._doorbell == -1:
+        refuse_other_platforms()
+        if self._doorbell is None:
             if self._cgroups is not None:
                 self._cgroups.claim(own_directory_now())  # now: the template is to be there too
             try:
                 self._launch()
             except OSError as error:
                 raise MinilambdaError(f"The template process could not be started: {error}.") from error
-            self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._doorbell = Doorbell()
 
     def descriptors(self) -> list[int]:
         """What to poll for reading, until ``generation`` changes."""
-        fds = [self._doorbell, *self._by_fd] if self._doorbell != -1 else []
+        fds = [] if self._doorbell is None else [self._doorbell.fileno(), *self._by_fd]
         return fds if self._template is None else [*fds, self._template.channel.fileno()]
 
     def readable(self, fd: int) -> list[ProcessEvent]:
@@ -101,14 +103,12 @@ class Processes:
         child = self._by_fd.get(fd)
         if child is not None:
             events = child.hear()
-            if type(child) is not RunnerHandle or child.channel is None or (events and type(events[0]) is RunnerReady):
+            ready = bool(events) and type(events[0]) is RunnerReady
+            if ready or child.channel is None or isinstance(child, CompilerHandle):
                 self._heard(child, fd, events)
             return events
-        if fd == self._doorbell:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(fd)
-            events, self._waiting = self._waiting, []
-            return events
+        if self._doorbell is not None and fd == self._doorbell.fileno():
+            return self._doorbell.answer()
         if self._template is not None and fd == self._template.channel.fileno():
             return self._hear_template(self._template)
         return []
@@ -120,31 +120,39 @@ class Processes:
 
     # --- runners -------------------------------------------------------------------------------------
 
-    def spawn(self, slot: int) -> None:
-        """Have a runner made for a free slot; RunnerReady or RunnerDied follows. Raises ValueError for another slot."""
-        if not 0 <= slot < self._slots or slot in self._runners:
+    def spawn(self, slot: int, home: HomeOrder | None = None) -> None:
+        """Have a runner made for a free slot; RunnerReady or RunnerDied follows. Raises ValueError for another slot.
+
+        With ``home`` it is one for a single job with files, in a slot beyond the others: of these there are more.
+        """
+        if not 0 <= slot < self._slots * (3 if home else 1) or slot in self._runners:
             raise ValueError(f"Slot {slot} is not free.")
         try:
-            runner = RunnerHandle(self._next_number(), slot)
+            number = self._next_number()
+            runner = FilesHandle(number, slot, home) if home else RunnerHandle(number, slot)
         except OSError as error:
             self._report([RunnerDied(slot, f"could not be started: {error}", b"", b"")])
         else:
             self._runners[slot] = runner
             self._fork(runner)
 
-    def run(self, slot: int, order: RunOrder, artifact_fd: int | None) -> None:
+    def run(self, slot: int, order: RunOrder, artifact_fd: int | None, stream: bool = False) -> None:
         """Give the runner of a slot its next order; RunnerFinished or RunnerDied follows.
 
-        ``artifact_fd`` stays the caller's, who may close it at once. A slot without a runner takes no order: its
-        RunnerDied has been reported.
+        ``artifact_fd`` stays the caller's, who may close it at once. With ``stream`` the guest's input is a pipe. A
+        slot without a runner takes no order: its RunnerDied has been reported.
         """
         if runner := self._runners.get(slot):
-            runner.run(order, artifact_fd)
+            runner.run(order, artifact_fd, stream)
 
     def kill(self, slot: int) -> None:
         """SIGKILL the runner of a slot; RunnerDied follows, once."""
         if runner := self._runners.get(slot):
             runner.kill()
+
+    def runner(self, slot: int) -> RunnerHandle | None:
+        """The runner of a slot, to read what its guest has written and to write to its pipe."""
+        return self._runners.get(slot)
 
     def look(self, slot: int) -> OutputSeen:
         """How much the guest in a slot has written so far."""
@@ -178,28 +186,19 @@ class Processes:
         if self._template is not None:
             self._template.stop(_CLOSE_S)
             self._template = None
-        deadline = time.monotonic() + _CLOSE_S
-        for child in children:
-            if child.pidfd is not None:
-                gone = select.poll()
-                gone.register(child.pidfd, select.POLLIN)
-                gone.poll(max(0.0, deadline - time.monotonic()) * 1e3)
-            child.close()
+        close_when_dead(children, _CLOSE_S)
         self._compilers.close()
         if self._cgroups is not None:
             self._cgroups.leave(_CLOSE_S)
-        if self._doorbell != -1:
-            os.close(self._doorbell)
-            self._doorbell = -1
-        self._forget_everything()
-
-    # --- inside --------------------------------------------------------------------------------------
-
-    def _forget_everything(self) -> None:
-        for collection in (self._runners, self._by_fd, self._unsent, self._waiting):
+        if self._doorbell is not None:
+            self._doorbell.close()
+            self._doorbell = None
+        for collection in (self._runners, self._by_fd, self._unsent):
             collection.clear()
         self._unanswered = 0
         self.generation += 1
+
+    # --- inside --------------------------------------------------------------------------------------
 
     def _next_number(self) -> int:
         self._number += 1
@@ -207,8 +206,8 @@ class Processes:
 
     def _report(self, events: list[ProcessEvent]) -> None:
         """Tell of something that no process can tell of."""
-        self._waiting += events
-        os.eventfd_write(self._doorbell, 1)
+        if self._doorbell is not None:
+            self._doorbell.ring(events)
 
     def _launch(self) -> None:
         delay = 0.0 if self._early_deaths == 0 else min(_YOUNG_S, 0.1 * 2.0**self._early_deaths)
@@ -272,7 +271,10 @@ class Processes:
                     raise ChannelError("The template sent no pidfd.")
                 if kind == "started":
                     self._children[number].started(detail, fds[0])
+                    if len(fds) > 1:
+                        self._children[number].furnished(fds[1:])
                 else:
+                    self._children[number].unsupported = kind == "unsupported"
                     events += self._gone(self._children[number], detail)
         except ChannelError:
             events += self._template_died(template)

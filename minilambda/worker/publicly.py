@@ -8,6 +8,8 @@ from typing import Any
 
 import wasmtime
 
+from minilambda.worker.cell import Folder
+
 
 class Cell:
     """As ``cell.Cell``, and twice as slow."""
@@ -51,7 +53,14 @@ class Cell:
         self.store.set_limits(memory, table_elements, instances, tables, memories)
         self.store.set_epoch_deadline(1)
 
-    def grant(self, argv: Sequence[str], env: Sequence[tuple[str, str]], stdin: bytes) -> None:
+    def grant(
+        self,
+        argv: Sequence[str],
+        env: Sequence[tuple[str, str]],
+        stdin: bytes,
+        folders: Sequence[Folder] = (),
+        pipe: bytes | None = None,
+    ) -> None:
         assert self._wasi is not None
         self._wasi.argv = list(argv)
         self._wasi.env = env
@@ -61,6 +70,10 @@ class Cell:
             while view:
                 view = view[os.write(self._stdin, view) :]
             self._wasi.stdin_file = f"/proc/self/fd/{self._stdin}"
+        elif pipe is not None:
+            self._wasi.stdin_file = pipe.decode()
+        for path, name, writable in folders:
+            self._wasi.preopen_dir(path.decode(), name.decode(), writable)
         self.store.set_wasi(self._wasi)
 
     def instantiate(self, pre: wasmtime.InstancePre) -> None:

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minilambda.errors import OutOfMemory, sentence_for
+from minilambda.errors import OutOfMemory, OutputLimit, UnsupportedFeature, sentence_for
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import ErrorInfo, JobRef, Usage, body_handle
-from minilambda.worker.events import Outcome, RunnerDied
+from minilambda.worker.events import Collected, Outcome, RunnerDied
 from minilambda.worker.jobs import InvariantError, Job
 from minilambda.worker.sentences import past_deadline, past_output
 
@@ -30,6 +30,7 @@ class Finished:
     stdout: bytes = b""
     stderr: bytes = b""
     value: bytes = b""
+    collected: bytes = b""  # files that are brought back, as in the message
     size: int = 0  # of these bodies together, bytes
     at: float = 0.0  # when the job ended, or when the broker last fetched of its bodies, seconds
     bodies: dict[str, bytes] | None = None  # handle to body, for those that are fetched; None: they rode along
@@ -66,15 +67,29 @@ def from_outcome(job: Job, outcome: Outcome) -> Finished:
     value = value or b""
     size = len(stdout) + len(stderr) + len(value)
     if code is None:
-        return Finished(job.ref, "completed", exit_code, None, usage, job.tier, stdout, stderr, value, size)
+        return Finished(job.ref, "completed", exit_code, None, usage, job.tier, stdout, stderr, value, b"", size)
     error = ErrorInfo(code, message, trap, backtrace)
-    return Finished(job.ref, "failed", exit_code, error, usage, job.tier, stdout, stderr, value, size)
+    return Finished(job.ref, "failed", exit_code, error, usage, job.tier, stdout, stderr, value, b"", size)
+
+
+def bring(finished: Finished, collected: Collected | None) -> Finished:
+    """The same with what was brought back of the guest's files. A job that failed anyway does not fail for these."""
+    if collected is None:
+        return finished
+    if collected.problem and finished.state == "completed":
+        finished.state, finished.error = "failed", ErrorInfo(OutputLimit.code, collected.problem)
+    finished.collected = collected.files
+    finished.size += len(collected.files)
+    return finished
 
 
 def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
     """A job whose runner is gone: killed for a reason of ours, or by its guest."""
     limits = job.limits
     crashed = ("runner_crashed", f"The process that ran the guest died: {event.how.rstrip('.')}.")
+    if event.unsupported:
+        text = f"The worker can't give the job files: it can't mount here ({event.how.rstrip('.')})."
+        return ended(job, UnsupportedFeature.code, text)
     starved = (OutOfMemory.code, "The process that ran the guest needed more memory than a runner may have.")
     code, message = {
         "deadline": ("deadline_exceeded", past_deadline(limits.timeout)),
@@ -85,12 +100,13 @@ def from_death(job: Job, event: RunnerDied, now: float) -> Finished:
     finished.stdout = event.stdout[: limits.output_bytes]
     finished.stderr = event.stderr[: max(0, limits.output_bytes - len(finished.stdout))]
     finished.size = len(finished.stdout) + len(finished.stderr)
-    return finished
+    return bring(finished, event.collected)
 
 
 def withhold(finished: Finished) -> dict[str, int]:
     """The bodies of a result, which are to be fetched: name to size."""
     bodies = {"stdout": finished.stdout, "stderr": finished.stderr, "value": finished.value}
+    bodies["collected"] = finished.collected
     finished.bodies = {body_handle(finished.ref, name): body for name, body in bodies.items() if body}
     return {name: len(body) for name, body in bodies.items() if body}
 

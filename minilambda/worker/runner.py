@@ -81,7 +81,9 @@ class Runner:
         payload, fds = received
         order = codec.decode_order(codec.unpack(payload))
         try:
-            outcome = host.run(order, f"/proc/self/fd/{fds[0]}" if fds else None)
+            artifact = f"/proc/self/fd/{fds[0]}" if order.load else None
+            pipe = b"/proc/self/fd/%d" % fds[-1] if len(fds) > order.load else None
+            outcome = host.run(order, artifact, pipe)
         except BadArtifact as error:
             reply = codec.pack("bad_artifact", codec.cut(error.message, codec.MAX_TEXT))
         else:

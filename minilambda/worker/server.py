@@ -20,7 +20,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import zmq
 
@@ -36,8 +36,11 @@ from minilambda.worker.core import Core
 from minilambda.worker.dealer import Dealer
 from minilambda.worker.entry import Entry
 from minilambda.worker.events import CompileFinished
+from minilambda.worker.file_trees import Files
+from minilambda.worker.hands import Hands
 from minilambda.worker.processes import Processes
-from minilambda.worker.stores import WasmFiles, open_artifacts
+from minilambda.worker.stores import open_artifacts
+from minilambda.worker.telemetry import Telemetry, Wanted
 from minilambda.worker.words import Identity
 
 log = logging.getLogger("minilambda.worker")
@@ -66,6 +69,7 @@ class Worker:
         on_registered: Callable[[], None] | None = None,
         on_unanswered: Callable[[], None] | None = None,
         entry: Entry | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         settings = dataclasses.replace(settings, compiler=toolchain.available(settings.compiler))
         identity = Identity(uuid.uuid4().hex, name, __version__, socket.gethostname()[:128], os.getpid())
@@ -78,10 +82,20 @@ class Worker:
         self._dealer: Dealer | None = None
         self._outbox: deque[list[bytes]] = deque()  # messages of this turn, or that could not be sent yet
         marks = {compiler: toolchain.fingerprint(compiler) for compiler in COMPILERS[settings.compiler]}
-        self._artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
-        self._processes = Processes.of_worker(settings, self._artifacts.readable, self._core.words.know_walls)
-        self._wasm = WasmFiles()
+        artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
+        self._processes = Processes.of_worker(settings, artifacts.readable, self._core.words.know_walls)
         self._awake = Awake() if settings.low_latency else None
+        self._files = Files(cache_dir, settings.cache_bytes)
+        self._meters = self._core.meters
+        self._hands = Hands(artifacts, self._files, self._processes, self._awake, self._meters)
+        self._telemetry = Telemetry(wanted or Wanted(), self._core, cache_dir)
+        self._acts: dict[type, Callable[[Any], a.Event | None]] = {
+            a.Send: self._send,
+            a.Reconnect: self._reconnect,
+            a.Exit: self._exit,
+            a.JobEnded: self._telemetry.tell,
+            **self._hands.acts,
+        }
         self._epoll = select.epoll()
         self._polled: set[int] = set()  # descriptors of the processes that are polled
         self._generation = -1  # of the processes' descriptors that are polled
@@ -98,8 +112,10 @@ class Worker:
         self._processes.start()
         rehearsal.rehearse()
         self._epoll.register(self._signals, select.EPOLLIN)
+        self._epoll.register(self._files.doorbell, select.EPOLLIN)
         gc.collect()
         gc.freeze()  # what is there by now stays: no collection needs to look at it
+        self._telemetry.start()
         try:
             self._carry_out(self._core.start(), time.monotonic())
             while not self._stopping:
@@ -124,9 +140,8 @@ class Worker:
 
     def _close(self) -> None:
         self._flush()
-        self._processes.close()
-        self._artifacts.close()
-        self._wasm.close()
+        self._telemetry.close()
+        self._hands.close()
         if self._dealer is not None:
             self._dealer.close(1000)
         self._context.term()
@@ -154,10 +169,13 @@ class Worker:
             elif fd == self._signals:
                 for _ in os.read(self._signals, 64):
                     self._carry_out(core.handle(a.Drain(), now), now)
+            elif fd == self._files.doorbell.fileno():
+                for answer in self._files.doorbell.answer():
+                    self._carry_out(core.handle(answer, now), now)
             else:
                 for event in self._processes.readable(fd):
-                    if type(event) is CompileFinished and event.code is None:
-                        self._adopt(event)
+                    if type(event) is CompileFinished:
+                        self._hands.compiled(event)
                     self._carry_out(core.handle(event, now), now)
         if waiting:
             self._receive(dealer, now)
@@ -186,12 +204,18 @@ class Worker:
         frames = dealer.receive()
         if not frames:
             return
+        meters = self._meters
+        meters.received_messages += 1
+        for frame in frames:
+            meters.received_bytes += len(frame)
         if frames[0]:
+            meters.rejected["no_envelope"] += 1
             log.warning("dropped a message without a delimiter")
             return
         try:
             message = wire.decode(frames[1:], _ACCEPTED, _MAX_BODY)
         except wire.Malformed as error:
+            meters.rejected["malformed"] += 1
             log.warning("dropped a message: %s", error.error.message)
             return
         if type(message) is m.Refused:
@@ -204,14 +228,10 @@ class Worker:
             if self._on_registered:
                 self._on_registered()
 
-    def _adopt(self, event: CompileFinished) -> None:
-        fd = self._processes.take_artifact(event.digest, event.compiler)
-        self._artifacts.adopt(event.digest, event.compiler, event.component, fd)
-
     def _carry_out(self, actions: list[a.Action], now: float) -> None:
         """Carries out in the order of the core's decisions, those too that follow from an answer on the way."""
         for action in actions:
-            answer = self._ACTIONS[type(action)](self, action)
+            answer = self._acts[type(action)](action)
             if answer is not None:
                 actions += self._core.handle(answer, now)  # the loop goes on to these
 
@@ -227,8 +247,11 @@ class Worker:
 
     def _flush(self) -> None:
         dealer = self._dealer or self._connect()
+        meters = self._meters
         while self._outbox and dealer.send(self._outbox[0]):
-            self._outbox.popleft()
+            meters.sent_messages += 1
+            for frame in self._outbox.popleft():
+                meters.sent_bytes += len(frame)
         if self._outbox:
             self._wait = min(self._wait, RETRY)
         if len(self._outbox) > OUTBOX:
@@ -239,62 +262,8 @@ class Worker:
         log.warning("the broker is silent; connecting again")
         self._connect()
 
-    def _find_artifact(self, action: a.FindArtifact) -> a.Event:
-        return self._artifacts.find(action.digest, action.compilers, action.alone)
-
-    def _release_artifact(self, action: a.ReleaseArtifact) -> None:
-        self._artifacts.release(action.digest, action.compiler)
-
-    def _drop_artifact(self, action: a.DropArtifact) -> None:
-        self._artifacts.drop(action.digest, action.compiler, action.corrupt)
-
-    def _keep_wasm(self, action: a.KeepWasm) -> None:
-        self._wasm.keep(action.digest, action.offset, action.data)
-
-    def _drop_wasm(self, action: a.DropWasm) -> None:
-        self._wasm.drop(action.digest)
-
-    def _compile(self, action: a.Compile) -> None:
-        self._processes.compile(action.order, self._wasm.descriptor(action.order.digest))
-
-    def _kill_compiler(self, action: a.KillCompiler) -> None:
-        self._processes.kill_compiler(action.digest)
-
-    def _spawn(self, action: a.Spawn) -> None:
-        self._processes.spawn(action.slot)
-
-    def _start_run(self, action: a.StartRun) -> None:
-        if self._awake is not None:
-            self._awake.stay()
-        order = action.order
-        artifact = self._artifacts.descriptor(order.digest, order.compiler) if order.load else None
-        self._processes.run(action.slot, order, artifact)
-
-    def _kill(self, action: a.Kill) -> None:
-        self._processes.kill(action.slot)
-
-    def _look(self, action: a.Look) -> a.Event:
-        return self._processes.look(action.slot)
-
     def _exit(self, action: a.Exit) -> None:
         self._stopping = True
-
-    _ACTIONS: ClassVar[dict[type, Callable[[Any, Any], a.Event | None]]] = {
-        a.Send: _send,
-        a.Reconnect: _reconnect,
-        a.FindArtifact: _find_artifact,
-        a.ReleaseArtifact: _release_artifact,
-        a.DropArtifact: _drop_artifact,
-        a.KeepWasm: _keep_wasm,
-        a.DropWasm: _drop_wasm,
-        a.Compile: _compile,
-        a.KillCompiler: _kill_compiler,
-        a.Spawn: _spawn,
-        a.StartRun: _start_run,
-        a.Kill: _kill,
-        a.Look: _look,
-        a.Exit: _exit,
-    }
 
 
 def run_worker(
@@ -305,16 +274,17 @@ def run_worker(
     on_registered: Callable[[str], None] | None = None,
     on_unanswered: Callable[[], None] | None = None,
     entry: Entry | None = None,
+    wanted: Wanted | None = None,
 ) -> int:
     """Runs a worker in this process until SIGTERM or SIGINT drains it; a second signal ends it at once.
 
     ``on_registered`` is called with the worker's name each time the broker has taken it in, ``on_unanswered`` when
-    none has answered for some seconds; ``entry`` has the keys. Returns the exit code. Raises ``MinilambdaError`` when
-    the platform or the cache directory can't serve.
+    none has answered for some seconds; ``entry`` has the keys, ``wanted`` what those get who watch over the worker.
+    Returns the exit code. Raises ``MinilambdaError`` when the platform or the cache directory can't serve.
     """
     releases.warn()
     tell = (lambda: on_registered(name)) if on_registered else None
-    worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered, entry)
+    worker = Worker(settings, endpoint, name, cache_dir, tell, on_unanswered, entry, wanted)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: worker.request_drain())
     return worker.run()

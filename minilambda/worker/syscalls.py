@@ -88,6 +88,14 @@ RUNNER: Final[dict[str, tuple[Test, ...]]] = _TESTED | dict.fromkeys(_PLAIN, ())
 
 _NOT_TO_COMPILE: Final = frozenset("dup dup2 dup3 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2".split())
 
+_FILE_SYSTEM: Final = (  # on what is open, or below it: what may be touched at all is Landlock's matter, and the root's
+    "openat2 getdents64 readlinkat mkdirat unlinkat renameat renameat2 linkat symlinkat utimensat fadvise64 fallocate "
+    "faccessat faccessat2 copy_file_range"
+)
+
+WITH_FILES: Final[dict[str, tuple[Test, ...]]] = RUNNER | dict.fromkeys(_FILE_SYSTEM.split(), ())
+"""What the runner of a job with files may call."""
+
 COMPILER: Final[dict[str, tuple[Test, ...]]] = {
     name: tests for name, tests in RUNNER.items() if name not in _NOT_TO_COMPILE
 } | {
@@ -120,7 +128,10 @@ kexec_load 246 104|add_key 248 217|request_key 249 218|keyctl 250 219|openat 257
 ppoll 271 73|unshare 272 97|set_robust_list 273 99|epoll_pwait 281 22|eventfd2 290 19|epoll_create1 291 20|dup3 292 24
 preadv 295 69|pwritev 296 70|perf_event_open 298 241|prlimit64 302 261|setns 308 268|getcpu 309 168
 process_vm_readv 310 270|process_vm_writev 311 271|finit_module 313 273|getrandom 318 278|memfd_create 319 279
-bpf 321 280|execveat 322 281|userfaultfd 323 282|membarrier 324 283|statx 332 291|rseq 334 293
+getdents64 217 61|readlinkat 267 78|mkdirat 258 34|unlinkat 263 35|renameat 264 38|renameat2 316 276|linkat 265 37
+symlinkat 266 36|utimensat 280 88|fadvise64 221 223|fallocate 285 47|faccessat 269 48|copy_file_range 326 285
+openat2 437 437|faccessat2 439 439|bpf 321 280|execveat 322 281|userfaultfd 323 282|membarrier 324 283|statx 332 291
+rseq 334 293
 """  # name, number on x86_64, number on aarch64
 
 _MACHINES: Final = ("x86_64", "aarch64")

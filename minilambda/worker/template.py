@@ -4,9 +4,10 @@ It has made the engines too, whose memory its children then share. But it neithe
 starts threads, and threads do not survive a fork. It never sees a guest's bytes, trusts the agent, and dies with it.
 ``python -m minilambda.worker.template`` is started by ``processes`` only.
 
-Messages from the agent: ``["runner", id]`` with the descriptors of a runner, ``["compiler", id]`` with that of a
-compiler's channel; one more is the entry to a cgroup. Messages to it: ``["started", id, pid]`` with a pidfd,
-``["failed", id, why]``, ``["exited", id, how]``.
+Messages from the agent: ``["runner", id]`` with the descriptors of a runner, and a plan of its home where its job has
+files; ``["compiler", id]`` with that of a compiler's channel; one more is the entry to a cgroup. Messages to it:
+``["started", id, pid]`` with a pidfd and what the agent gets of the home, ``["failed", id, why]``, ``["unsupported",
+id, why]`` where there can be no home, ``["exited", id, how]``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import NoReturn
 from minilambda.errors import MinilambdaError
 from minilambda.worker import codec, compiler, places, primer, runner, walls
 from minilambda.worker.channel import Channel, ChannelClosed
+from minilambda.worker.files_runner import FilesRunner
+from minilambda.worker.home import CantMount, Home, Plan, furnish
 
 FAILED = 70
 """Exit status of a child that ended by an error of our own."""
@@ -69,28 +72,37 @@ class Template:
         if received is None:
             return
         payload, fds = received
-        kind, child = codec.unpack(payload)
+        kind, child, *plan = codec.unpack(payload)
+        home: Home | None = None
+        held: list[int] = []
         try:
-            pidfd = self._fork(kind, child, fds)
+            if plan:
+                home = furnish(Plan._make(plan))
+            pidfd = self._fork(kind, child, fds, home)
+        except CantMount as error:
+            answer = codec.pack("unsupported", child, str(error))
         except OSError as error:
-            answer, held = codec.pack("failed", child, f"could not be started: {error}"), []
+            answer = codec.pack("failed", child, f"could not be started: {error}")
         else:
-            answer, held = codec.pack("started", child, self._children[pidfd][1]), [pidfd]
+            answer = codec.pack("started", child, self._children[pidfd][1])
+            held = [pidfd, *(home.shared if home else ())]
         finally:
             for fd in fds:
                 os.close(fd)
         self._channel.send(answer, held)
+        if home is not None:
+            home.close()
 
-    def _fork(self, kind: str, child: int, fds: list[int]) -> int:
+    def _fork(self, kind: str, child: int, fds: list[int], home: Home | None) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become(kind, child, fds)
+            self._become(kind, child, fds, home)
         pidfd = os.pidfd_open(pid)  # the child is not reaped yet, so the number is still its own
         self._children[pidfd] = (child, pid)
         self._poll.register(pidfd, select.POLLIN)
         return pidfd
 
-    def _become(self, kind: str, number: int, fds: list[int]) -> NoReturn:
+    def _become(self, kind: str, number: int, fds: list[int], home: Home | None) -> NoReturn:
         """Be the child. Never returns into the template's loop."""
         status = FAILED
         try:
@@ -98,10 +110,15 @@ class Template:
             walls.have_own_files()
             readable = [] if self._enclosure.readable is None else [self._enclosure.readable]
             cgroup = fds[_OWN_FDS[kind]] if len(fds) > _OWN_FDS[kind] else None
-            raise_walls = functools.partial(self._enclosure.raise_walls, kind, number, cgroup)
-            if kind == "runner":
+            raise_walls = functools.partial(self._enclosure.raise_walls, kind, number, cgroup, home)
+            if home is not None:
+                walls.close_all_but([*fds, *readable, *home.all])
+                channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=2)
+                outputs = home.outputs or (fds[1], fds[2])
+                work = FilesRunner(channel, outputs, home, self._places, raise_walls).serve
+            elif kind == "runner":
                 walls.close_all_but([*fds, *readable, *self._primers])
-                channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=1)
+                channel = Channel(socket.socket(fileno=fds[0]), spill=fds[3], max_fds=2)
                 work = runner.Runner(channel, fds[1], fds[2], self._primers, self._places, raise_walls).serve
             else:
                 walls.close_all_but([*fds, *readable])

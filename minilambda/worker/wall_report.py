@@ -11,6 +11,9 @@ from minilambda.worker import walls
 log = logging.getLogger("minilambda.worker")
 
 
+_NO_WALL = "a wall around guests can't be raised here: %s"
+
+
 class WallReport:
     """Says which walls are absent, once; ``tell`` gets the same in a few words, each time."""
 
@@ -25,12 +28,13 @@ class WallReport:
         Raises MinilambdaError where a wall is absent that is required.
         """
         lines = tuple(lines)
-        missing = walls.absent(lines)
+        missing = walls.lacked(lines)
         if missing and self.required:
             raise MinilambdaError(walls.lacking(missing))
         lines = (*own, *lines)
         for line in walls.absent(lines):
             if line not in self._said:
                 self._said.add(line)
-                log.warning("a wall around guests can't be raised here: %s", line.replace(" absent", "", 1))
+                text = "jobs with files can't run here, %s" if line.startswith(walls.MOUNTING) else _NO_WALL
+                log.warning(text, line.replace(" absent", "", 1))
         self._tell(walls.in_short(lines))

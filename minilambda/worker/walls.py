@@ -14,16 +14,26 @@ import resource
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minilambda.errors import MinilambdaError
-from minilambda.worker import identity, landlock, syscalls
+from minilambda.worker import identity, landlock, mounts, syscalls
 from minilambda.worker.seccomp import Filter
+
+if TYPE_CHECKING:
+    from minilambda.worker.home import Home
 
 MAX_DESCRIPTORS = 64
 """Descriptors that a walled process may have open (RLIMIT_NOFILE)."""
 
+MAX_FILES = 256
+"""The same where its guest has files."""
+
 STACK = 16 << 20
 """The stack of a walled process's main thread, bytes (RLIMIT_STACK)."""
+
+MOUNTING = "mounting"
+"""Names a line of a report that is no wall: whether there can be jobs with files. Nobody requires that."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -110,43 +120,47 @@ class Enclosure:
     """What the walls of all children of one template have in common."""
 
     parent: int  # the template's process id
-    namespaces: tuple[str, ...]  # what became of those that the children share, a line each
+    namespaces: tuple[str, ...]  # what became of those that the children share, and of mounting there, a line each
     readable: int | None  # directory whose files, once handed over, a runner may read; None: there is none
     required: bool  # nobody serves who lacks a wall
     filters: Mapping[str, Filter | OSError]  # what each kind of process may call; or why that is not known
 
-    def raise_walls(self, kind: str, number: int, cgroup: int | None) -> list[str]:
+    def raise_walls(self, kind: str, number: int, cgroup: int | None, home: Home | None = None) -> list[str]:
         """Raise every wall around this process, a ``runner`` or a ``compiler``; ``number`` sets it apart from others.
-        ``cgroup`` is a descriptor for ``enter_cgroup``; None: there is no cgroup for it.
+        ``cgroup`` is a descriptor for ``enter_cgroup``; None: there is no cgroup for it. ``home`` is what the runner of
+        a job with files has of them.
 
         Call it with one thread. Answers one line for each wall: its name and "raised", or "absent: " and the reason.
         Raises MinilambdaError where one is absent that is required, and where the parent is dead.
         """
+        descriptors = MAX_DESCRIPTORS if home is None else MAX_FILES
         walls: list[tuple[str, Callable[[], object]]] = [
             ("session", os.setsid),
             ("environment", forget_environment),
             ("directory", lambda: os.chdir("/")),
             ("umask", lambda: os.umask(0o077)),
             ("core", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))),
-            ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))),
+            ("descriptors", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))),
             ("locked_memory", lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))),
             ("oom_first", _taken_first),
             ("privileges", lambda: self._give_up_privileges(number)),
             # Not dumpable: a sibling of the same user can't trace this process or take its descriptors.
             ("untraceable", be_untraceable),
             ("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),
-            ("files", lambda: landlock.restrict(self.readable if kind == "runner" else None)),
+            ("files", lambda: landlock.restrict(self._rules(kind, home))),
             ("tcp", lambda: landlock.need(landlock.TCP_SINCE)),
             ("signals", lambda: landlock.need(landlock.SCOPES_SINCE)),
-            ("calls", lambda: self._filter(kind)),  # the last: it refuses what the others need
+            ("calls", lambda: self._filter(kind, home)),  # the last: it refuses what the others need
         ]
+        if home is not None:  # what comes after it can open nothing of this machine
+            walls.insert([name for name, _ in walls].index("privileges"), ("root", home.enter))
         if cgroup is not None:
             walls.insert(0, ("cgroup", lambda: enter_cgroup(cgroup)))
         lines = [*self.namespaces, *(f"{name} {_try(raise_one)}" for name, raise_one in walls)]
         if self.readable is not None:
             os.close(self.readable)
-        missing = absent(lines)
-        if missing and self.required and kind != "runner":  # the agent judges the reports of runners
+        missing = lacked(lines)
+        if missing and self.required and (kind != "runner" or home):  # the agent judges the reports of other runners
             raise MinilambdaError(lacking(missing))
         return lines
 
@@ -155,8 +169,15 @@ class Enclosure:
         identity.drop_capabilities()
         die_with_parent(self.parent)  # the kernel forgets that when the user changes
 
-    def _filter(self, kind: str) -> None:
-        found = self.filters[kind]
+    def _rules(self, kind: str, home: Home | None) -> list[landlock.Rule]:
+        """What files a process may open."""
+        if kind != "runner":
+            return []
+        rules = [] if self.readable is None else [(self.readable, landlock.READ_FILE)]
+        return rules if home is None else rules + home.rules()
+
+    def _filter(self, kind: str, home: Home | None) -> None:
+        found = self.filters[kind] if home is None else _make_filter(syscalls.WITH_FILES)
         if isinstance(found, OSError):
             raise found
         found.install()
@@ -167,7 +188,7 @@ def enclose(parent: int, readable: str, required: bool) -> Enclosure:
 
     ``readable`` is the path of a directory, or empty.
     """
-    namespaces = tuple(identity.leave_namespaces())
+    namespaces = (*identity.leave_namespaces(), f"{MOUNTING} {_try(mounts.try_out)}")
     die_with_parent(parent)  # the kernel may have forgotten it
     be_untraceable()
     directory = None
@@ -190,6 +211,11 @@ def have_own_files() -> None:
 def absent(lines: Iterable[str]) -> list[str]:
     """Those of the lines of a report that name a wall that is not there."""
     return [line for line in lines if not line.endswith(" raised")]
+
+
+def lacked(lines: Iterable[str]) -> list[str]:
+    """Those of them that somebody may require."""
+    return [line for line in absent(lines) if not line.startswith(MOUNTING)]
 
 
 def lacking(missing: Sequence[str]) -> str:

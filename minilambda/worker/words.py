@@ -94,7 +94,7 @@ class Words:
         queue, worker = len(self._execution.jobs) + untold, self._identity.name
         result = m.Result(f.state, f.exit_code, f.error, f.usage, f.tier, worker, f.ref.attempt)
         if f.size <= results.INLINE:
-            about = m.Done(link.session, f.ref, queue, link.seen, result, {}, f.stdout, f.stderr, f.value)
+            about = m.Done(link.session, f.ref, queue, link.seen, result, {}, f.stdout, f.stderr, f.value, f.collected)
         else:
             about = m.Done(link.session, f.ref, queue, link.seen, result, results.withhold(f))
         self._emit(a.Send(about))
@@ -114,12 +114,19 @@ class Words:
         if self._link.session:
             for handle, offset, size in self._execution.puller.requests():
                 self._send(m.Fetch(self._link.session, handle, offset, size))
+            for digest, offset, size in self._execution.needs.trees.pulls.requests():
+                self._send(m.Fetch(self._link.session, digest, offset, size))
 
     def piece(self, handle: str, offset: int, size: int, now: float) -> None:
         """A piece of a result's body that did not ride along."""
         body = self._finished.body(handle, now)
         data = body[offset : offset + min(size, MAX_FRAME)]
         self._send(m.Chunk(self._link.session, handle, offset, len(body), data))
+
+    def live(self, message: m.Written | m.Fed) -> None:
+        """Output for a follower, or that input is taken. The session is filled in here."""
+        message.session = self._link.session
+        self._send(message)
 
     def goodbye(self) -> None:
         if self._link.session:

@@ -84,10 +84,18 @@ class BrokerFuzz:
     def request(self) -> m.Message:
         pick, wasm = self.mutator.random.choice, self.mutator.random.choice(WASMS)
         number, job = self.mutator.random.randrange(1, 100), f"j{self.mutator.random.randrange(6)}"
-        spec = m.JobSpec(digest_of(wasm), retries=pick([0, 2, 5]), queue_timeout_ms=pick([0, 0, 100]))
+        spec = m.JobSpec(
+            digest_of(wasm), retries=pick([0, 2, 5]), queue_timeout_ms=pick([0, 0, 100]), stream=pick([True, False])
+        )
         run = m.Run(number, job, spec, pick([True, False]), wasm=wasm, stdin=pick([b"", b"x" * 50]))
         others = [m.Cancel(number, job), m.GetResult(number, job, pick([0, 1000])), m.RunAgain(number, job, "j0")]
-        return pick([run, run, *others, m.Put(number, digest_of(wasm), len(wasm), 0, wasm)])
+        live: list[m.Message] = [
+            m.Follow(number, job, pick([0, 1, 5000, 2**48]), pick([0, 1, 2]), pick([0, 0, 1, 50]), pick([0, 1])),
+            m.Credit(number, pick([0, 1, 2**48])),
+            m.Unfollow(number),
+            m.Input(number, job, pick([0, 0, 1, 50]), pick([True, False]), pick([b"", b"x", b"y" * 50])),
+        ]
+        return pick([run, run, *others, *live, m.Put(number, digest_of(wasm), len(wasm), 0, wasm)])
 
     def report(self, agent: Agent) -> m.Message:
         """What a worker might say of a job that it has, or had."""
@@ -104,8 +112,20 @@ class BrokerFuzz:
                 m.Fetch(agent.session, pick([m.body_handle(ref, "stdin"), *map(digest_of, WASMS)]), 0, 2**18),
                 m.Register(agent.name, agent.name, 2, held=(ref,), finished=(m.JobRef(*self.mutator.ref()),)),
                 m.Goodbye(agent.session),
+                m.Written(agent.session, ref, *self.piece(), pick([b"", b"y", b"y" * 50])),
+                m.Fed(agent.session, ref, self.mutator.random.randrange(1, 60), pick([0, 1, 50])),
             ]
         )
+
+    def piece(self) -> tuple[int, str, int]:
+        """For whom, of which stream, and where in it; mostly as a follower has it."""
+        pick, streams = self.mutator.random.choice, self.world.core.streams
+        known = [each for live in streams.jobs.values() for each in live.followers if each.number]
+        stream = pick(["stdout", "stderr"])
+        if not known or self.mutator.random.random() < 0.2:
+            return self.mutator.random.randrange(1, 60), stream, pick([0, 1, 50])
+        follower = pick(known)
+        return follower.number, stream, follower.offset(stream)
 
     def say(self, peer: str, principal: str, frames: Frames) -> None:
         """As the shell does: what is no message is rejected."""

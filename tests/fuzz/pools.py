@@ -47,6 +47,11 @@ def pools() -> dict[str, list[Any]]:
         "memory_bytes": [0, 1, 2**20],
         "wait_ms": [0, 1, 1000],
         "invoke": [None, "f"],
+        "follower": [0, 1, 2, 3],
+        "credit": [0, 1, 5000, 2**48],
+        "bytes": [0, 1, 5000, 2**48],
+        "number": [0, 1, 2, 3],
+        "received": [0, 1, 50],
     }
 
 

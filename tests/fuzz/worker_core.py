@@ -32,7 +32,7 @@ class WorkerFuzz:
         if draw < 0.6:
             self.hear(self.frames())
         elif draw < 0.9:
-            pick([self.finish, self.compiled, self.die, self.fetched, self.dispatched, self.dispatched])()
+            pick([self.finish, self.compiled, self.die, self.fetched, self.dispatched, self.dispatched, self.live])()
         elif draw < 0.95:
             self.driver.event(
                 e.OutputSeen(self.mutator.random.randrange(len(self.driver.runners) or 1), pick([0, 2**40]))
@@ -75,7 +75,8 @@ class WorkerFuzz:
         """An honest dispatch, now and then."""
         if self.driver.core.link.session and not self.driver.core.draining:
             job = self.mutator.ref()
-            self.driver.dispatch(m.JobRef(*job), self.mutator.random.choice(WASMS), timeout_ms=50)
+            stream = self.mutator.random.random() < 0.3
+            self.driver.dispatch(m.JobRef(*job), self.mutator.random.choice(WASMS), timeout_ms=50, stream=stream)
         elif not self.driver.core.link.session:
             self.driver.register(self.mutator.random.randrange(1, 1000))
 
@@ -86,6 +87,19 @@ class WorkerFuzz:
                 if fetch.handle == digest_of(wasm) and fetch.session == self.driver.core.link.session:
                     data = wasm[fetch.offset : fetch.offset + fetch.size]
                     self.driver.hear(m.Chunk(fetch.session, fetch.handle, fetch.offset, len(wasm), data))
+
+    def live(self) -> None:
+        """Somebody follows or feeds a job that there is, and its guest writes."""
+        pick, session = self.mutator.random.choice, self.driver.core.link.session
+        held = list(self.driver.core.execution.jobs)
+        for runner in self.driver.runners.values():
+            runner.stdout += bytes(pick([0, 1, 100_000])) if runner.busy is not None else b""
+            runner.room = pick([0, 1, 65_536])
+        if held:
+            ref, number, more = pick(held), self.mutator.random.randrange(4), pick([0, 1, 5000, 2**48])
+            words = [m.Watch(session, ref, number, pick([0, 1]), 0, more), m.Allow(session, ref, number, more)]
+            feed = m.Feed(session, ref, number, pick([0, 1, 50]), pick([True, False]), pick([b"", b"y" * 50]))
+            self.driver.hear(pick([*words, m.Unwatch(session, ref, number), feed]))
 
     def finish(self) -> None:
         for slot, runner in self.driver.runners.items():

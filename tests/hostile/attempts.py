@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import platform
 import resource
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -186,6 +188,91 @@ DEADLY: dict[str, Attempt] = {
 }
 """What ends the process at once."""
 
+
+
+def _see(path: str, names: set[str]) -> None:
+    """List a directory that may have these names and no others."""
+    if set(os.listdir(path)) <= names:
+        raise PermissionError(errno.EACCES, "nothing but its own is there")
+
+
+def _map_code(path: str) -> None:
+    """Have a file's bytes as code."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o700)
+    try:
+        os.write(fd, bytes(4096))
+        mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
+    finally:
+        os.close(fd)
+
+
+def _leave(mount: int) -> None:
+    """Go up from a directory that is open."""
+    fd = os.open("../../..", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
+    try:
+        _see(f"/proc/self/fd/{fd}" if os.path.exists("/proc/self/fd") else str(fd), {"own", "tmp", "made"})
+    finally:
+        os.close(fd)
+
+
+def _every(what: Callable[[int], Any]) -> None:
+    """Try it with every directory that is open; the last refusal stands for all."""
+    refused: OSError | None = None
+    for fd in range(3, 64):
+        try:
+            directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        except OSError:
+            continue
+        try:
+            if directory:
+                what(fd)
+                return
+        except OSError as error:
+            refused = error
+    raise refused or OSError(errno.ENOENT, "no directory is open")
+
+
+def _by_handle(mount: int) -> None:
+    """Open the inode 2, a file system's root as a rule, by its number."""
+    handle = struct.pack("=IiII", 8, 1, 2, 0)
+    os.close(raw({"x86_64": 304, "aarch64": 265}[platform.machine()], mount, handle, 0))
+
+
+WITH_FILES: dict[str, Attempt] = {
+    "see the machine's root": lambda w: _see("/", {"own", "tmp"}),
+    "see above the root": lambda w: _see("/../../..", {"own", "tmp"}),
+    "see above the working directory": lambda w: _see("../../..", set()),
+    "see above a directory that is open": lambda w: _every(_leave),
+    "look at a file of the system": lambda w: os.stat("/etc/passwd"),
+    "look at a process": lambda w: os.stat(f"/proc/{w['agent']}"),
+    "look at the baits": lambda w: os.stat(w["artifact"]),
+    "change a file of its own": lambda w: _write("/own"),
+    "shorten a file of its own": lambda w: os.truncate("/own", 0),
+    "delete a file of its own": lambda w: os.unlink("/own"),
+    "rename a file of its own": lambda w: os.rename("/own", "/own2"),
+    "make a file beside its own": lambda w: _write("/new", os.O_CREAT),
+    "change the times of a file of its own": lambda w: os.utime("/own", (1, 1)),
+    "change the mode of a file of its own": lambda w: os.chmod("/own", 0o777),
+    "give a file of its own away": lambda w: os.chown("/own", 0, 0),
+    "mark a file of its own": lambda w: os.setxattr("/own", "user.mark", b"x"),
+    "have a second name for a file of its own": lambda w: _every(lambda fd: os.link("/own", "own2", dst_dir_fd=fd)),
+    "make a device": lambda w: _every(lambda fd: os.mknod("zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5), dir_fd=fd)),
+    "make a pipe": lambda w: _every(lambda fd: os.mkfifo("pipe", 0o600, dir_fd=fd)),
+    "make a file that runs as its owner": lambda w: _every(lambda fd: os.chmod("made", 0o4755, dir_fd=fd)),
+    "have a file's bytes as code": lambda w: _every(lambda fd: _map_code(f"{fd}/made")),
+    "open an inode by its number": lambda w: _every(_by_handle),
+    "watch files": lambda w: raw({"x86_64": 294, "aarch64": 26}[platform.machine()], 0),
+    "lease a file": lambda w: fcntl.fcntl(os.open("/own", os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK),
+}
+"""What it tries besides where its job has files: ``/own`` is one, and ``/tmp`` is empty."""
+
+WITH_FILES_DEADLY: dict[str, Attempt] = {
+    "mount its scratch anew": lambda w: call("mount", b"none", b"/tmp", b"", 0x20, 0),
+    "unmount its root": lambda w: call("umount2", b"/", 2),
+    "change the root back": lambda w: call("chroot", b"."),
+    "execute what it has written": lambda w: os.execv("/tmp/made", ["made"]),
+}
+
 ALL: dict[str, Attempt] = FILES | OTHERS | NETWORK | PROCESSES | DEADLY
 
 HARMLESS = ("read a file of the system", "list a directory", "read another tenant's artifact", "open a device",
@@ -200,7 +287,7 @@ HARMLESS = ("read a file of the system", "list a directory", "read another tenan
 def perform(name: str, where: Where) -> str:
     """Try it; answers ``refused: `` and the error's name, or ``reached``."""
     try:
-        ALL[name](where)
+        (ALL | WITH_FILES | WITH_FILES_DEADLY)[name](where)
     except OSError as error:
         return f"refused: {errno.errorcode.get(error.errno or 0, error.errno)}"
     except ValueError:  # how ``resource`` tells of EPERM

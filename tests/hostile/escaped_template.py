@@ -2,18 +2,21 @@
 
 It is the product's own template, in a process of its own and started the same way; all that differs is what happens
 where guest code would run, or a module would be compiled: an attempt of ``attempts``. ``open`` as the last argument
-leaves the walls away, to show that the attempts succeed without them; ``lame`` reports that one is absent.
+leaves the walls away, to show that the attempts succeed without them; ``lame`` reports that one is absent; ``unable``
+may not mount.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minilambda.worker import compiler, identity, template, walls
+from minilambda.worker import compiler, identity, mounts, template, walls
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.guest import GuestHost
 from tests.hostile import attempts
@@ -24,9 +27,11 @@ LAME = "files absent: the kernel has no Landlock"
 _run = GuestHost.run
 
 
-def _run_or_attempt(self: GuestHost, order: RunOrder, artifact_path: str | None) -> Outcome:
+def _run_or_attempt(
+    self: GuestHost, order: RunOrder, artifact_path: str | None, pipe: bytes | None = None
+) -> Outcome:
     if order.args[:1] != ("attempt",):
-        return _run(self, order, artifact_path)
+        return _run(self, order, artifact_path, pipe)
     said = attempts.perform(order.args[1], json.loads(order.args[2]))
     return Outcome(None, "", 0, None, said.encode(), b"", None, "", 0.0, 0.0, 0.0, 0)
 
@@ -45,12 +50,18 @@ def _compile_or_attempt(wasm: Any, *options: Any, **more: Any) -> Iterator[tuple
     yield False, bytearray(attempts.perform(name, where).encode())
 
 
+def _refuse(*_about: object) -> int:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def main() -> None:
     GuestHost.run = _run_or_attempt  # type: ignore[method-assign]
     compiler.compiling = _compile_or_attempt
     agent, fd, compilers, delay, readable, required, how = sys.argv[1:]
     if how == "lame":
         walls.Enclosure.raise_walls = lambda self, *about: ["calls raised", LAME]  # type: ignore[method-assign]
+    if how == "unable":
+        mounts._call = _refuse
     if how == "open":
         identity.leave_namespaces = lambda: []
         walls.Enclosure.raise_walls = lambda self, *about: []  # type: ignore[method-assign]

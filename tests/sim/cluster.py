@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minilambda.settings import BrokerSettings, Limits, WorkerSettings
+from tests.sim.followers import FollowerNode
 from tests.sim.nodes import Behaviour, BrokerNode, ClientNode, Ledger, WorkerNode
 from tests.sim.world import Connection, World
 
@@ -33,6 +34,7 @@ class Plan:
     jumps: int = 0  # the wall clock jumps
     sync: float = 0.002  # how long the disk takes, on average, seconds
     detached: float = 0.4  # share of the jobs whose client does not wait
+    followed: float = 0.1  # share of the jobs that somebody follows
     inline: int = 256 * 1024  # modules and inputs above this are fetched, bytes
 
 
@@ -50,6 +52,7 @@ class Cluster:
             self.add_worker()
         wasm = [b"\0asm" + bytes([n]) * self.world.random.choice((100, 5_000, 400_000)) for n in range(plan.clients)]
         self.clients = [ClientNode(self.world, self.broker, self.ledger, body) for body in wasm]
+        self.followers = [FollowerNode(self.world, self.broker, self.ledger) for _ in range(2)]
         self.behaviours: dict[str, Behaviour] = {}
         self.retries: dict[str, int] = {}
         self.cancelled: set[str] = set()
@@ -84,6 +87,9 @@ class Cluster:
             if detach:
                 self.promised.add(job)
             self._sometime(lambda c=client, j=job, b=behaviour, d=detach, s=spec: c.submit(j, b, d, **s))
+            if chance.random() < self.plan.followed:
+                follower = chance.choice(self.followers)
+                self._sometime(lambda f=follower, j=job: f.follow(j))
             if number >= self.plan.jobs - self.plan.cancels:
                 self.cancelled.add(job)
                 self._sometime(lambda c=client, j=job: c.cancel(j))
@@ -131,7 +137,7 @@ class Cluster:
                 connection.alive, connection.silent = True, BOTH_WAYS
 
     def _cut(self) -> None:
-        node = self.world.random.choice([*self.clients, *(w for w in self.workers if w.alive)])
+        node = self.world.random.choice([*self.clients, *self.followers, *(w for w in self.workers if w.alive)])
         self.world.tell(f"cut {getattr(node, 'name', 'a client')}")
         node.cut()
 
@@ -181,7 +187,7 @@ class Cluster:
         self.check_ledger()
 
     def _at_rest(self) -> bool:
-        if any(client.pending for client in self.clients):
+        if any(client.pending for client in self.clients) or not all(each.at_rest for each in self.followers):
             return False
         living = [worker for worker in self.workers if worker.alive]
         return not any(worker.core.execution.jobs or worker.core.finished for worker in living)
@@ -205,6 +211,8 @@ class Cluster:
             # A restarted broker counts the attempts of a waiting job, which no journal has, from 1 again.
             again = self.plan.restarts if ref.job not in self.promised else 0
             assert starts <= 1 + again, f"seed {self.world.seed}: {ref} began {starts} times"
+        for follower in self.followers:
+            follower.check()
         assert not self.broker.core.queue, "jobs are left in the queue"
 
     def _allowed(self, job: str) -> int:

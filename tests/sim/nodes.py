@@ -268,6 +268,8 @@ class WorkerNode:
         elif isinstance(action, a.Kill):
             self._runs.pop(action.slot, None)
             self._later(0.001, e.RunnerDied(action.slot, "killed by SIGKILL", b"", b""))
+        elif isinstance(action, (a.Measure, a.ReadOutput)):
+            self._carry_out(self.core.handle(self._written(action), self.world.now))
         elif isinstance(action, a.Look):
             self._later(0.0, e.OutputSeen(action.slot, 0))
         elif isinstance(action, a.FindArtifact):
@@ -280,6 +282,15 @@ class WorkerNode:
             self.disk.add((order.digest, order.compiler))
             compiled = e.CompileFinished(order.digest, order.compiler, None, "", False, 1000, 10.0)
             self._later((0.2 if order.background else 0.02) * chance(), compiled)
+
+    def _written(self, action: a.Measure | a.ReadOutput) -> a.Event:
+        """Each guest has written all that it will, its job's id, as soon as it runs."""
+        job = self.core.execution.slots[action.slot].job
+        stdout = job.ref.job.encode() if job is not None and action.slot in self._runs else b""
+        if isinstance(action, a.Measure):
+            return e.Measured(action.slot, len(stdout), 0)
+        data = stdout[action.offset : action.offset + action.size]
+        return e.OutputRead(action.slot, action.follower, action.stream, action.offset, data)
 
     def _start(self, action: a.StartRun) -> None:
         slot = action.slot

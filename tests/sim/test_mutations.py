@@ -11,6 +11,7 @@ import pytest
 from minilambda.broker.client_side import ClientSide
 from minilambda.broker.core import Core
 from minilambda.broker.jobs import InvariantError, Job
+from minilambda.broker.live import Follower
 from minilambda.broker.placement import Placement
 from minilambda.broker.promises import Promises
 from minilambda.worker.core import Core as WorkerCore
@@ -72,6 +73,11 @@ def without_keeping_results(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkerCore, "_lost", forgetful)
 
 
+def without_beginning_again(patch: pytest.MonkeyPatch) -> None:
+    """Who follows a job that runs again is told only what comes behind the output of the attempt before."""
+    patch.setattr(Follower, "turn_to", lambda self, attempt: setattr(self, "attempt", attempt))
+
+
 def only_once(cluster: Cluster) -> None:
     """Where nothing but the broker is restarted, no job runs twice."""
     cluster.run()
@@ -80,6 +86,7 @@ def only_once(cluster: Cluster) -> None:
 
 
 TROUBLE = Plan(crashes=8, silences=6, stops=6, cuts=10)
+FOLLOWED = Plan(crashes=8, followed=1.0)
 RESTARTS = Plan(restarts=6)
 SLOW_DISK = Plan(restarts=6, sync=0.3)
 BROKEN: dict[str, tuple[Break, Plan, Callable[[Cluster], None]]] = {
@@ -87,6 +94,7 @@ BROKEN: dict[str, tuple[Break, Plan, Callable[[Cluster], None]]] = {
     "dedup": (without_dedup, TROUBLE, Cluster.run),
     "requeue": (without_requeue, TROUBLE, Cluster.run),
     "the order of the disk": (without_waiting_for_the_disk, SLOW_DISK, Cluster.run),
+    "followers of a new attempt": (without_beginning_again, FOLLOWED, Cluster.run),
     "kept results": (without_keeping_results, RESTARTS, only_once),
 }
 

@@ -14,7 +14,7 @@ FIRST = int(os.environ.get("SEED", "1"))
 
 PLANS = {
     "calm": Plan(),
-    "many workers": Plan(workers=100, jobs=600, seconds=5.0),
+    "many workers": Plan(workers=100, jobs=600, seconds=5.0, followed=0.0),
     "crashes": Plan(crashes=12, poison=2),
     "broken connections": Plan(cuts=25, inline=1024),
     "partitions": Plan(silences=12, slow=6),
@@ -23,6 +23,7 @@ PLANS = {
     "broker restarts": Plan(restarts=6, jumps=3),
     "broker restarts, slow disk": Plan(restarts=6, sync=0.3),
     "everything": Plan(
+        followed=0.5,
         crashes=5,
         cuts=10,
         silences=5,

@@ -129,7 +129,7 @@ def test_the_list_has_the_modules_of_the_principal_only() -> None:
     world.run("k", principal="bob", detach=True, wasm=b"\0asm bob's")
     world.wait(2.0)
     rows = world.ask("c", ListModules(1), ModuleList, "ann").modules
-    assert rows == ({"module": DIGEST, "size": len(WASM), "used_ms": 2000, "jobs": 1},)
+    assert rows == ({"module": DIGEST, "size": len(WASM), "used_ms": 2000, "jobs": 1, "functions": 0},)
 
 
 # --- bounds ------------------------------------------------------------------------------------------

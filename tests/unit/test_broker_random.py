@@ -6,20 +6,30 @@ import random
 
 import pytest
 
+from minilambda.broker.authority import EVERYBODY
 from minilambda.broker.events import DiskFailing, DiskWorks, ModuleUnsaved, Paused, Received, Unreachable
+from minilambda.broker.functions import Function, FunctionKey
 from minilambda.messages import (
     TERMINAL,
+    Call,
     Cancel,
     Chunk,
+    Credit,
+    Deploy,
     Done,
     ErrorInfo,
+    Fed,
+    Feed,
     Fetch,
+    Follow,
     GetResult,
     GetStatus,
     Goodbye,
     Hello,
+    Input,
     JobRef,
     JobSpec,
+    ListFunctions,
     ListModules,
     ListWorkers,
     Message,
@@ -29,9 +39,14 @@ from minilambda.messages import (
     Result,
     Returned,
     Run,
+    SetAlias,
+    Undeploy,
+    Unfollow,
+    Watch,
+    Written,
     body_handle,
 )
-from tests.broker_world import World, digest_of
+from tests.broker_world import Agent, World, digest_of
 
 MODULES = [b"\0asm one", b"\0asm two", b"\0asm" + bytes(3000)]
 RESULTS = [
@@ -102,20 +117,37 @@ class Chaos:
             retries=pick([0, 5]),
             queue_timeout_ms=pick([0, 0, 100]),
             if_no_workers=pick(["wait", "wait", "fail"]),
+            stream=pick([True, False]),
         )
+        offsets = {"attempt": pick([0, 1, 2]), "stdout": pick([0, 0, 2, 9]), "stderr": pick([0, 1])}
         return pick(
             [
+                Follow(pick([number, number - 1]), job, pick([0, 1, 3, 2**48]), **offsets),
+                Follow(number, job, 2**40),
+                Credit(number - self.random.randrange(20), pick([1, 2, 2**48])),
+                Unfollow(number - self.random.randrange(20)),
+                Input(number, job, pick([0, 0, 1, 5]), pick([True, False]), pick([b"", b"x", b"12345"])),
                 Run(number, job, spec, pick([True, False]), wasm=module, stdin=pick([b"", b"x" * 50])),
                 Run(number, job, spec),
                 GetStatus(number, job),
                 GetResult(number, job, pick([0, 10, 5000])),
                 Cancel(number, job),
                 Put(number, digest_of(module), len(module), pick([0, 4]), pick([b"", module[:4], module[4:], b"evil"])),
+                Deploy(number, pick("fg"), spec, pick(["", "live", "a"]), pick([True, False]), pick([b"", module])),
+                SetAlias(number, pick("fg"), pick(["live", "a"]), pick([0, 0, 1, 2, 9]), drop=pick([0, 0, 1]) == 1),
+                Undeploy(number, pick("fg"), pick([0, 1, 2, 3])),
+                Call(number, job, pick(["f", "g", "f@1", "g@a"]), detach=pick([True, False]), again=pick([0, 1]) == 1),
+                ListFunctions(number, pick(["", "f"])),
                 Hello(number),
                 ListModules(number),
                 ListWorkers(number),
             ]
         )
+
+    def functions(self) -> dict[FunctionKey, Function]:
+        """All that the broker has."""
+        table = self.world.core.functions.table
+        return {key: table.own(key) for key in table.keys_of(EVERYBODY)}
 
     def ref(self) -> JobRef:
         known = [ref for agent in self.agents for ref in agent.jobs]
@@ -131,6 +163,7 @@ class Chaos:
         )
         ref = self.ref()
         handle = body_handle(ref, pick(["stdin", "stdout", "value"]))
+        about, stream, data = self.random.randrange(1, 30), pick(["stdout", "stderr"]), pick([b"", b"o", b"ou", b"out"])
         return pick(
             [
                 Report(session, queue, seen, pick([True, False]), (ref,)),
@@ -138,6 +171,8 @@ class Chaos:
                 Returned(session, ref, queue, seen, pick([True, False])),
                 Register(pick(["w0", "w1", "x"]), "n", 1, held=(ref, self.ref()), finished=(self.ref(),)),
                 Goodbye(session),
+                Written(session, ref, about, stream, pick([0, 0, 1, 2]), data),
+                Fed(session, ref, about, pick([0, 1, 5])),
                 Fetch(session, pick([handle, digest_of(pick(MODULES))]), pick([0, 3, 9999]), pick([0, 5])),
                 Chunk(session, handle, pick([0, 5]), pick([0, 5]), pick([b"", b"12345"])),
             ]
@@ -145,7 +180,7 @@ class Chaos:
 
     def honest(self) -> None:
         agent = self.random.choice(self.agents)
-        agent.look()
+        self.answer(agent)
         known = self.world.core.workers.sessions.get(agent.session)
         if known is None or known.route[0] != agent.peer.encode():
             agent.register(held=tuple(agent.jobs))
@@ -158,6 +193,15 @@ class Chaos:
             )
         else:
             agent.report(*agent.jobs)
+
+    def answer(self, agent: Agent) -> None:
+        """A worker tells its followers something, and takes input."""
+        for message in agent.look():
+            if isinstance(message, Watch) and message.session == agent.session and message.credit > 1:
+                agent.give(Written(agent.session, message.ref, message.follower, "stdout", message.stdout, b"o"))
+            elif isinstance(message, Feed) and message.session == agent.session:
+                taken = message.offset + len(message.data)
+                agent.give(Fed(agent.session, message.ref, message.number, self.random.choice([taken, 0])))
 
     def finish(self) -> None:
         """From now on nobody lies, nobody asks for more, and the disk works."""
@@ -200,8 +244,10 @@ def test_whatever_peers_and_the_disk_do_the_state_is_sound_and_every_job_ends(se
     core = chaos.world.core
     assert [job.tell("it has not ended") for job in core.jobs.values() if job.state not in TERMINAL] == []
     assert (len(core.queue), core.recalls, core.input_bytes) == (0, 0, 0)
-    assert core.promises.held == 0 and core.promises.fresh() == []
-    kept = {job.key for job in core.jobs.values() if job.journaled}
+    assert core.promises.held == 0 and core.promises.fresh() == [] and not core.functions.pending
+    kept = {job.key: job.called for job in core.jobs.values() if job.journaled}
+    functions = chaos.functions()
     chaos.world.sync()
     chaos.world.crash()
-    assert set(chaos.world.core.jobs) == kept
+    assert {job.key: job.called for job in chaos.world.core.jobs.values()} == kept
+    assert chaos.functions() == functions

@@ -182,6 +182,26 @@ def test_large_messages_wait_while_too_many_bytes_are_on_their_way(monkeypatch: 
     assert len(wire.sent) == 5
 
 
+def test_peers_that_stop_reading_share_one_bound_and_leave_a_share_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given two peers that have all that may be on its way
+    monkeypatch.setattr(outbox_module, "MAX_ALL_FLYING", 4 * LARGE)
+    monkeypatch.setattr(outbox_module, "SHARE", LARGE)
+    wire = Wire()
+    outbox = Outbox(wire.put)
+    for number in range(6):
+        outbox.send((b"ab"[number % 2 : number % 2 + 1], b""), Beat(number), [bytes(LARGE)])
+    assert len(wire.sent) == 4
+    # when a third one comes
+    for number in range(3):
+        outbox.send((b"c", b""), Beat(number), [bytes(LARGE)])
+    # then it has its share, and the rest as soon as there is room
+    assert len(wire.sent) == 5
+    for flight in wire.flights:
+        flight.done = True
+    outbox.flush()
+    assert len(wire.sent) == 9
+
+
 # --- addresses ---------------------------------------------------------------------------------------
 
 

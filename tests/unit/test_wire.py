@@ -42,7 +42,7 @@ RESULT = Result("failed", None, ErrorInfo("trap", "m", "t", "b"), Usage(1.5, 2.0
     "message",
     [
         Hello(2**63 - 1),
-        Run(1, "j", SPEC, True, True, b"wasm", b"stdin", b"values"),
+        Run(1, "j", SPEC, True, True, "00-0-0-01", b"wasm", b"stdin", b"values"),
         Run(1, "j", JobSpec(DIGEST)),
         Put(1, DIGEST, 10, 5, b"data"),
         JobResult(1, "j", RESULT, b"out", b"", b"value"),

@@ -219,6 +219,8 @@ def test_frames_that_no_list_names_are_refused() -> None:
         ([b"id", b"corr", b"", b"", b"x"], ((b"id", b"corr", b""), [b"", b"x"])),
         ([b"id", b""], ((b"id", b""), [])),
         ([b"id", b"x"], None),
+        ([b"id", b"e" * 255, b"", b"x"], ((b"id", b"e" * 255, b""), [b"x"])),
+        ([b"id", b"e" * 256, b"", b"x"], None),
         ([b"id"] * 8 + [b"", b"x"], None),
         ([], None),
     ],

@@ -12,6 +12,7 @@ from minilambda import messages as m
 from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker.jobs import Job
+from minilambda.worker.live import PIECE
 from tests.unit.worker_driver import Driver, digest_of, outcome, ref, wasm_of
 
 SEEDS = int(os.environ.get("SEEDS", "60"))
@@ -20,6 +21,23 @@ STEPS = 250
 
 MODULES = [wasm_of("small"), wasm_of("other"), wasm_of("large", 700_000), wasm_of("larger", 1_500_000)]
 STDIN = bytes(300_000)
+FILES = [b"small file", bytes(20_000), bytes(700_000), MODULES[2]]
+
+
+class Followed:
+    """What one follower may hear next."""
+
+    def __init__(self, session: int, ref: m.JobRef, credit: int, offset: int) -> None:
+        self.session, self.ref, self.credit = session, ref, credit
+        self.places = {"stdout": offset, "stderr": 0}
+        self.caught_up = False
+
+    def hear(self, piece: m.Written) -> None:
+        assert (piece.session, piece.ref, piece.offset) == (self.session, self.ref, self.places[piece.stream])
+        assert len(piece.data) <= min(PIECE, self.credit) and (piece.data or not self.caught_up)
+        self.caught_up |= not piece.data
+        self.credit -= len(piece.data)
+        self.places[piece.stream] += len(piece.data)
 
 
 class Chaos:
@@ -40,9 +58,11 @@ class Chaos:
         self.driver.auto = set()
         self.accepted: set[m.JobRef] = set()
         self.ends: dict[m.JobRef, str] = {}
-        self.bodies: dict[str, bytes] = {digest_of(wasm): wasm for wasm in MODULES}
+        self.bodies: dict[str, bytes] = {digest_of(wasm): wasm for wasm in [*MODULES, *FILES]}
         self.fetches: list[m.Fetch] = []
         self.sessions = 0
+        self.followers: list[Followed] = []  # by their numbers
+        self.feeds = 0
 
     # --- the book ---
 
@@ -59,6 +79,8 @@ class Chaos:
                 assert self.ends[message.ref] != "done" or message.ref not in self.driver.core.finished
             elif isinstance(message, m.Fetch):
                 self.fetches.append(message)
+            elif isinstance(message, m.Written):
+                self.followers[message.follower].hear(message)
         self.driver.sent.clear()
         self.driver.done_actions.clear()
 
@@ -94,7 +116,11 @@ class Chaos:
             self.accepted.add(job)
         elif job not in self.held and job not in driver.core.finished:
             return  # an honest broker does not send an attempt anew that came back
-        driver.dispatch(job, choice(MODULES), self.random.random() < 0.5, withheld, timeout_ms=choice([0, 50]))
+        spec: dict[str, object] = {"timeout_ms": choice([0, 50]), "stream": self.random.random() < 0.3}
+        if self.random.random() < 0.3:
+            some = self.random.sample(FILES, self.random.randrange(3))
+            spec |= {"files": {f"/{number}": digest_of(data) for number, data in enumerate(some)}, "scratch": 65_536}
+        driver.dispatch(job, choice(MODULES), self.random.random() < 0.5, withheld, **spec)
 
     def recall(self) -> None:
         self.driver.hear(m.Recall(self.driver.session, self.any_ref()))
@@ -123,6 +149,35 @@ class Chaos:
         elif lie < 0.09:
             data = data[:-1] + b"!"
         self.driver.hear(m.Chunk(self.driver.session, fetch.handle, fetch.offset, total, data))
+
+    def follow(self) -> None:
+        pick, session = self.random.choice, self.driver.session
+        if self.followers and self.random.random() < 0.5:
+            number, credit = self.random.randrange(len(self.followers)), pick([0, 1, 100_000])
+            known = self.followers[number]
+            if session == known.session == self.driver.core.link.session and known.ref in self.held:
+                known.credit += credit
+            self.driver.hear(pick([m.Allow(session, known.ref, number, credit), m.Unwatch(session, known.ref, number)]))
+            return
+        new = Followed(session, pick([self.any_ref(), *self.held]), pick([0, 1, 70_000, 10**6]), pick([0, 0, 3]))
+        self.followers.append(new)
+        watch = m.Watch(session, new.ref, len(self.followers) - 1, new.places["stdout"], 0, new.credit)
+        self.driver.hear(watch)
+
+    def feed(self) -> None:
+        pick = self.random.choice
+        self.feeds += 1
+        data, ends = bytes(pick([0, 0, 5, 200_000])), self.random.random() < 0.2
+        ref = pick([self.any_ref(), *self.held])
+        self.driver.hear(m.Feed(self.driver.session, ref, self.feeds, pick([0, 0, 5, 10, 200_000]), ends, data))
+
+    def write(self) -> None:
+        """The guests write, and read some of their input."""
+        for runner in self.driver.runners.values():
+            if runner.busy is not None:
+                runner.stdout += bytes(self.random.choice([0, 1, 100_000]))
+                runner.stderr += bytes(self.random.choice([0, 1]))
+                runner.room = self.random.choice([0, 10, 65_536])
 
     def oddity(self) -> None:
         session = self.random.choice([0, self.driver.session, 77])
@@ -177,6 +232,12 @@ class Chaos:
         if self.driver.finds:
             self.driver.answer_find()
 
+    def look_for_files(self) -> None:
+        if self.driver.files.looks:
+            self.driver.event(self.driver.files.look())
+        elif self.random.random() < 0.1:  # the disk loses a file
+            self.driver.files.vanishing = {digest_of(self.random.choice(FILES))}
+
     def lock(self) -> None:
         digest = digest_of(self.random.choice(MODULES))
         if all(digest != locked for locked, _ in self.driver.locks):
@@ -188,7 +249,8 @@ class Chaos:
     def steps(self) -> list[Callable[[], None]]:
         broker = [*[self.dispatch] * 6, *[self.piece] * 6, self.recall, self.stop, self.acknowledge, self.oddity]
         processes = [self.ready, self.ready, *[self.finish] * 3, self.die, self.seen, *[self.compiled] * 2, self.lock]
-        return [*broker, *processes, *[self.look] * 4, self.wait, self.wait]
+        live = [self.follow, self.follow, self.feed, self.feed, self.write, self.write]
+        return [*broker, *processes, *live, *[self.look] * 6, *[self.look_for_files] * 3, self.wait, self.wait]
 
     def run(self) -> None:
         steps = self.steps()
@@ -215,6 +277,8 @@ class Chaos:
             dying = [slot for slot, runner in driver.runners.items() if runner.dying]
             if driver.finds:
                 self.look()
+            elif driver.files.looks:
+                self.look_for_files()
             elif self.fetches:
                 fetch = self.fetches.pop(0)
                 body = self.bodies[fetch.handle]
@@ -249,7 +313,8 @@ def test_each_accepted_job_ends_exactly_once_whatever_happens(block: int) -> Non
             raise AssertionError(f"seed {seed}: {error!r}") from error
         assert not chaos.held, f"seed {seed}: stuck: {chaos.held}"
         assert chaos.accepted == chaos.ends.keys(), f"seed {seed}: without an end: {chaos.accepted - chaos.ends.keys()}"
-        assert not chaos.driver.wasm and not chaos.driver.locks, f"seed {seed}: something is left over"
+        left = (chaos.driver.wasm, chaos.driver.locks, chaos.driver.files.coming)
+        assert not any(left), f"seed {seed}: something is left over"
 
 
 def test_a_worker_that_drains_in_the_middle_of_anything_exits() -> None:

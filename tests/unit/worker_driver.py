@@ -18,6 +18,7 @@ from minilambda.worker import actions as a
 from minilambda.worker import events as e
 from minilambda.worker.core import Core
 from minilambda.worker.words import Identity
+from tests.unit.worker_files import FileDisk
 
 T = TypeVar("T")
 
@@ -53,6 +54,12 @@ class Runner:
     dying: bool = False  # it was killed
     principal: str | None = None  # whom it has served
     loaded: dict[str, str] = field(default_factory=dict)  # digest to whose artifact
+    stdout: bytes = b""  # what its guest has written
+    stderr: bytes = b""
+    home: e.HomeOrder | None = None  # what it has of files; None: it is not for a job with files
+    pipe: bytearray | None = None  # what came through its guest's pipe; None: it has none
+    room: int = 65_536  # so much more goes into the pipe
+    closed: bool = False  # nothing comes through the pipe any more
 
 
 class Driver:
@@ -66,7 +73,7 @@ class Driver:
         self.compilers = COMPILERS[self.settings.compiler]
         self.core = Core(self.settings, Identity("worker-id", "worker"), lambda: jitter)
         self.now = 1000.0
-        self.auto: set[type] = {a.Spawn, a.FindArtifact, a.Kill, a.KillCompiler}
+        self.auto: set[type] = {a.Spawn, a.FindArtifact, a.FindFiles, a.Kill, a.KillCompiler}
         self.session = 0
         self.sequence = 0
         self.sent: list[m.Message] = []  # words to the broker that no test has taken
@@ -80,6 +87,7 @@ class Driver:
         self.wasm: dict[str, bytes] = {}  # on its way to the compiler
         self.compiling: dict[str, e.CompileOrder] = {}  # by digest
         self.finds: deque[a.FindArtifact] = deque()  # looks at the disk without an answer
+        self.files = FileDisk()
         self.exited = False
         self._carry_out(self.core.start())
         self._settle()
@@ -236,6 +244,11 @@ class Driver:
                 continue
             self.done_actions.append(action)
             self._do(action)
+            if type(action) in (a.Measure, a.ReadOutput, a.Pour):
+                self.event(self._at_once(action))
+            answer = self.files.do(action)
+            if answer is not None:
+                self.event(answer)
         for action in actions:
             if type(action) in self.auto:
                 self._answer(action)
@@ -249,11 +262,14 @@ class Driver:
     def _do(self, action: a.Action) -> None:
         if isinstance(action, a.Spawn):
             assert action.slot not in self.runners, f"slot {action.slot} has a runner"
-            self.runners[action.slot] = Runner()
+            self.runners[action.slot] = Runner(home=action.home)
         elif isinstance(action, a.Kill):
             self.runners[action.slot].dying = True
         elif isinstance(action, a.StartRun):
             self._start_run(action.slot, action.order)
+            runner = self.runners[action.slot]
+            runner.pipe, runner.closed = bytearray() if action.stream else None, False
+            runner.stdout = runner.stderr = b""
         elif isinstance(action, a.FindArtifact):
             assert action.compilers
             self.finds.append(action)
@@ -279,10 +295,33 @@ class Driver:
         elif isinstance(action, a.Exit):
             self.exited = True
 
+    def _at_once(self, action: a.Action) -> a.Event:
+        """What the shell answers before it does anything else."""
+        if isinstance(action, a.Measure):
+            runner = self.runners[action.slot]
+            return e.Measured(action.slot, len(runner.stdout), len(runner.stderr))
+        if isinstance(action, a.ReadOutput):
+            runner = self.runners[action.slot]
+            written = runner.stdout if action.stream == "stdout" else runner.stderr
+            data = written[action.offset : action.offset + action.size]
+            return e.OutputRead(action.slot, action.follower, action.stream, action.offset, data)
+        assert isinstance(action, a.Pour)
+        runner = self.runners[action.slot]
+        assert runner.pipe is not None and not runner.closed, "the guest has no pipe"
+        size = min(runner.room, len(action.data))
+        runner.pipe += action.data[:size]
+        runner.room -= size
+        runner.closed = action.last and size == len(action.data)
+        return e.Poured(action.slot, size)
+
     def _start_run(self, slot: int, order: e.RunOrder) -> None:
         runner, job = self.runners[slot], self.core.execution.slots[slot].job
         assert job is not None
-        assert runner.ready and not runner.dying and runner.busy is None, f"the runner of slot {slot} is not idle"
+        assert (runner.ready or runner.home) and not runner.dying and runner.busy is None, (
+            f"the runner of slot {slot} is not idle"
+        )
+        assert bool(job.tree) == (runner.home is not None), "a job's runner is for its kind"
+        assert runner.home is None or (runner.home.tree in self.files.trees and runner.principal is None)
         assert runner.principal in (None, job.ref.principal), "a runner serves one principal"
         runner.principal = job.ref.principal
         assert set(order.evict) <= runner.loaded.keys()
@@ -299,6 +338,8 @@ class Driver:
             self.ready(action.slot)
         elif isinstance(action, a.FindArtifact):
             self.answer_find()
+        elif isinstance(action, a.FindFiles):
+            self.event(self.files.look())
         elif isinstance(action, a.Kill):
             self.die(action.slot, "killed by SIGKILL")
         elif isinstance(action, a.KillCompiler) and action.digest in self.compiling:
