@@ -18,9 +18,10 @@ Usage:
 
 Options:
   -r --role=<role>   What the key may do:
-                     client  run jobs, see and cancel its own
-                     worker  run the jobs of others
-                     admin   what a client may, see workers, see and cancel everybody's jobs
+                     client    run jobs, see and cancel its own
+                     worker    run the jobs of others
+                     admin     what a client may, see workers and clients, see and cancel everybody's jobs
+                     observer  see workers, clients and everybody's jobs, but neither their input nor output
   --name=<name>      What people call the key, without spaces. Default: the name of its file, or the first
                      signs of its principal.
   --list             Print those that may talk: role, name, principal, public key.

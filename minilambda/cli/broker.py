@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import limit_memory, serve
-from minilambda.notation import DEFAULT_ADDRESS
+from minilambda.notation import DEFAULT_ADDRESS, metrics_address
 from minilambda.settings import BrokerSettings, QuotaSettings
 
 USAGE = """Take jobs from clients and hand them to workers.
@@ -42,7 +42,12 @@ Options:
   --result-ttl=<time>    How long a result can be fetched after the job's end. Default: 300s.
   --heartbeat=<time>     A worker reports at least so often. Default: 1s.
   --liveness=<time>      A worker that is silent for so long is lost, its jobs run elsewhere. Default: 5s.
-  -v --verbose           Say more on stderr.
+  --metrics=<addr>       Serve numbers for Prometheus over HTTP: PORT, HOST:PORT or [IPV6]:PORT; only this
+                         machine gets them unless a host is named. Needs minilambda[metrics].
+  --otlp=<url>           Send spans of the jobs whose clients give a traceparent to an OTLP receiver, such
+                         as http://127.0.0.1:4318. Needs minilambda[traces].
+  --log-format=<form>    The log on stderr: text, lines for people; json, an object a line. Default: text.
+  -v --verbose           Say more on stderr: also each job that has ended.
   -h --help              Show this.
   --version              Show the version.
 
@@ -65,22 +70,26 @@ PROGRAM = "minilambda-broker"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
+    found = options.Options(args)
 
     def prepare() -> Callable[[], int]:
-        found = options.Options(args)
         settings, endpoint = broker_settings(found), found.address("--bind", DEFAULT_ADDRESS)
         insecure, state = found.flag("--insecure"), state_dir(found)
         keys = keyring.broker_keys(found)
         memory = found.size("--memory-limit", 0)
+        metrics, otlp = found.get("--metrics", metrics_address, None), found.text("--otlp", "")
         from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
+        from minilambda.broker.telemetry import Wanted  # noqa: PLC0415
+
+        wanted = Wanted(metrics, _say_metrics, otlp)
 
         def run() -> int:
             limit_memory(memory)
-            return run_broker(settings, endpoint, _say_bound, insecure, state, keys)
+            return run_broker(settings, endpoint, _say_bound, insecure, state, keys, wanted)
 
         return run
 
-    return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
+    return serve(PROGRAM, prepare, found)
 
 
 def broker_settings(found: options.Options) -> BrokerSettings:
@@ -112,6 +121,10 @@ def state_dir(found: options.Options) -> Path | None:
             raise options.BadOption("--ephemeral and --state-dir exclude each other.")
         return None
     return keyring.state_folder(found)
+
+
+def _say_metrics(url: str) -> None:
+    streams.say(f"{PROGRAM} serves metrics at {url}")
 
 
 def _say_bound(endpoint: str) -> None:

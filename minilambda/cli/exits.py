@@ -8,6 +8,7 @@ PLATFORM = 125
 NOT_RUNNABLE = 126
 NO_SUCH_FILE = 127
 INTERRUPTED = 130
+UNREAD = 141  # what shells say of a program that ended by SIGPIPE
 
 _BY_CODE = {
     "deadline_exceeded": 124,

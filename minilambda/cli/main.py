@@ -11,7 +11,8 @@ from minilambda.cli import options, streams
 USAGE = """Run untrusted WebAssembly on a pool of machines, with millisecond latency.
 
 Usage:
-  minilambda (broker | worker | client | up | keygen | authorize | revoke) [<arg>...]
+  minilambda (broker | worker | client | up | top | web | keygen | authorize | revoke) [<arg>...]
+  minilambda (deploy | alias | rollback | undeploy) [<arg>...]
   minilambda (-h | --help | --version)
 
 Commands:
@@ -19,6 +20,12 @@ Commands:
   client     Run a module, or look after jobs: the same as minilambda-client.
   broker     Take jobs and hand them to workers: the same as minilambda-broker.
   worker     Run the jobs of a broker: the same as minilambda-worker.
+  top        Watch a broker in the terminal.
+  web        Serve a broker over HTTP: a gateway for programs, a page for people.
+  deploy     Keep a module at the broker under a name, to be called by that.
+  alias      Let an alias of a deployed function name another version.
+  rollback   Let it name the version that it named before.
+  undeploy   Forget a deployed function, or one version of it.
   keygen     Make a pair of keys, for a broker, a worker or a client.
   authorize  Let a key talk to the broker of this machine, or list those that may.
   revoke     Cut a key off.
@@ -35,7 +42,8 @@ Examples:
 """
 
 PROGRAM = "minilambda"
-COMMANDS = ("broker", "worker", "client", "up", "keygen", "authorize", "revoke")
+SERVICES = ("broker", "worker", "client", "up", "top", "web", "keygen", "authorize", "revoke")
+COMMANDS = (*SERVICES, "deploy", "alias", "rollback", "undeploy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import docopt
 from minilambda._version import __version__
 from minilambda.cli import streams
 from minilambda.errors import MinilambdaError
-from minilambda.fields import JobId, Label
+from minilambda.fields import JobId, Label, is_guest_path
 from minilambda.notation import endpoint, parse_count, parse_duration, parse_size, peer_endpoint
 
 USAGE_EXIT = 2
@@ -82,9 +82,9 @@ class Options:
         """Seconds; 0 only where it makes sense."""
         return self.get(option, lambda text: _above(parse_duration(text), text, zero), default)
 
-    def size(self, option: str, default: int) -> int:
-        """Bytes, more than 0."""
-        return self.get(option, lambda text: _above(parse_size(text), text, False), default)
+    def size(self, option: str, default: int, zero: bool = False) -> int:
+        """Bytes, more than 0 unless ``zero`` may be."""
+        return self.get(option, lambda text: _above(parse_size(text), text, zero), default)
 
     def count(self, option: str, default: int, low: int = 0, high: int = 2**31) -> int:
         """A whole number within bounds."""
@@ -111,14 +111,38 @@ class Options:
 
     def pairs(self, option: str) -> dict[str, str]:
         """An option of K=V that may be given more than once; its variable has one a line."""
-        source, given = option, self._args.get(option) or []
-        if not given:
-            source = variable(option)
-            given = [line for line in self._environment.get(source, "").split("\n") if line]
+        source, given = self._repeated(option)
         try:
             return dict(map(_pair, given))
         except ValueError as error:
             raise BadOption(f"{source}: {error}") from None
+
+    def places(self, option: str, *, folders: bool = False) -> dict[str, str]:
+        """An option of GUEST=HOST that may be given more than once; its variable has one a line.
+
+        HOST need not be UTF-8. ``folders``: GUEST may name one, with a slash at its end, or be the root.
+        """
+        source, given = self._repeated(option)
+        found: dict[str, str] = {}
+        for text in given:
+            guest, equals, host = text.partition("=")
+            guest = guest.rstrip("/") if folders and guest.rstrip("/") else guest
+            if not equals or not host:
+                raise BadOption(f"{source}: {text!r} is not GUEST=HOST.")
+            if not (is_guest_path(guest) or (folders and guest == "/")):
+                raise BadOption(f"{source}: {guest!r} can't be a path in the guest: it begins with /, without . and ..")
+            if guest in found:
+                raise BadOption(f"{source}: {guest} is named twice.")
+            found[guest] = host
+        return found
+
+    def _repeated(self, option: str) -> tuple[str, list[str]]:
+        """Where the values of an option come from that may be given more than once, and the values."""
+        given: list[str] = self._args.get(option) or []
+        if given:
+            return option, given
+        name = variable(option)
+        return name, [line for line in self._environment.get(name, "").split("\n") if line]
 
     def given(self, option: str) -> bool:
         """Whether the option has a value other than its default."""

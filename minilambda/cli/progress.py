@@ -18,19 +18,23 @@ DELAY = 1.0
 
 
 @contextmanager
-def waiting(endpoint: str, job_id: str, shown: bool) -> Iterator[None]:
-    """A line on stderr with the job's state, gone when the job has ended."""
+def waiting(endpoint: str, job_id: str, shown: bool) -> Iterator[Callable[[], None]]:
+    """A line on stderr with the job's state, gone when the job has ended, or before, by what this gives."""
     if not shown:
-        yield
+        yield lambda: None
         return
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(endpoint, job_id, over), daemon=True)
     watcher.start()
-    try:
-        yield
-    finally:
+
+    def stop() -> None:
         over.set()
         watcher.join(2.0)
+
+    try:
+        yield stop
+    finally:
+        stop()
 
 
 def _watch(endpoint: str, job_id: str, over: threading.Event) -> None:

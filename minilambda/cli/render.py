@@ -15,7 +15,9 @@ from minilambda.errors import MinilambdaError
 from minilambda.messages import ErrorInfo, Usage
 
 if TYPE_CHECKING:
-    from minilambda.client.listings import Cluster, JobInfo, ModuleInfo, Status, WorkerInfo
+    from minilambda.client.functions import FunctionInfo
+    from minilambda.client.listings import ClientInfo, Cluster, JobInfo, ModuleInfo, Status, WorkerInfo
+    from minilambda.client.live import Chunk
 
 _USAGE = ("queued_ms", "fetch_ms", "compile_ms", "load_ms", "run_ms", "total_ms", "cpu_ms", "peak_memory_bytes")
 
@@ -34,6 +36,17 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "tier": result.tier or None,
         "worker": result.worker or None,
         "attempt": result.attempt,
+    }
+
+
+def chunk_object(job_id: str, chunk: Chunk) -> dict[str, Any]:
+    """The object that ``--json`` prints for a piece of what a job writes."""
+    return {
+        "job_id": job_id,
+        "attempt": chunk.attempt,
+        "stream": chunk.stream,
+        "offset": chunk.offset,
+        **_output("data", chunk.data),
     }
 
 
@@ -64,7 +77,9 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def status_object(status: Status, error: ErrorInfo | None = None) -> dict[str, Any]:
-    """Where a job is, and why it failed."""
+    """Where a job is, and why it failed; what happened to it, where that was asked for."""
+    moments = [{"at_ms": round(moment.at * 1000, 3), "what": moment.what} for moment in status.story]
+    story: dict[str, Any] = {"story": moments} if moments else {}
     return {
         "job_id": status.job_id,
         "state": status.state,
@@ -73,6 +88,7 @@ def status_object(status: Status, error: ErrorInfo | None = None) -> dict[str, A
         "worker": status.worker or None,
         "cancelling": status.cancelling,
         "age_ms": round(status.age * 1000, 3),
+        **story,
     }
 
 
@@ -102,20 +118,47 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=True))
 
 
+def json_line(value: Any) -> bytes:
+    """The same as bytes."""
+    return json.dumps(value, ensure_ascii=True).encode() + b"\n"
+
+
 def status_line(status: Status, error: ErrorInfo | None = None) -> str:
     """Where a job is, in a line, and why it failed."""
     why = f": {error.code}" if error is not None else ""
-    where = f" on {status.worker}" if status.worker else ""
+    where = f" on {printable(status.worker)}" if status.worker else ""
     more = ", being cancelled" if status.cancelling and not status.done else ""
     return f"{status.job_id}  {status.state}{why}{where}{more}  attempt {status.attempt}  {status.age:.1f} s old"
 
 
-def jobs_table(jobs: Sequence[JobInfo]) -> None:
+def story_lines(status: Status) -> list[str]:
+    """What happened to a job, a line each."""
+    return [f"  {moment.at:9.3f} s  {printable(moment.what)}" for moment in status.story]
+
+
+def jobs_table(jobs: Sequence[JobInfo], *, whose: bool = False) -> None:
+    """``whose``: they may be of several principals."""
+    head = ["job", "state", "code", "attempt", "accepted", "took", "tier", "worker"]
     rows = [
-        [each.job, each.state, each.code, str(each.attempt), f"{each.age_ms / 1000:.0f} s ago", each.worker]
+        [
+            each.job,
+            each.state,
+            each.code,
+            str(each.attempt),
+            f"{each.age_ms / 1000:.0f} s ago",
+            _took(each.total_ms),
+            each.tier,
+            each.worker,
+        ]
         for each in jobs
     ]
-    table(["job", "state", "code", "attempt", "accepted", "worker"], rows, "There are no such jobs.")
+    if whose:
+        head, rows = [*head, "principal"], [[*row, each.principal] for row, each in zip(rows, jobs, strict=True)]
+    table(head, rows, "There are no such jobs.")
+
+
+def _took(milliseconds: float) -> str:
+    return f"{milliseconds:.1f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
 
 
 def modules_table(modules: Sequence[ModuleInfo]) -> None:
@@ -170,7 +213,7 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def rows(values: Sequence[JobInfo] | Sequence[ModuleInfo] | Sequence[WorkerInfo]) -> list[dict[str, Any]]:
+def rows(values: Sequence[JobInfo | ModuleInfo | WorkerInfo | ClientInfo | FunctionInfo]) -> list[dict[str, Any]]:
     """A list of the broker's as JSON can hold it."""
     return [dataclasses.asdict(value) for value in values]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import resource
-import sys
 from collections.abc import Callable
 
-from minilambda.cli.options import USAGE_EXIT, BadOption
+from minilambda.cli import logs
+from minilambda.cli.options import USAGE_EXIT, BadOption, Options
 from minilambda.cli.streams import complain
 from minilambda.errors import MinilambdaError
 from minilambda.notation import BadSetting
@@ -25,11 +24,14 @@ def report(program: str, act: Callable[[], int]) -> int:
         return FAILED
 
 
-def serve(program: str, prepare: Callable[[], Callable[[], int]], *, verbose: bool) -> int:
-    """Read the options with ``prepare``, run the server that it returns to its end; a failure is one sentence."""
-    level = logging.DEBUG if verbose else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format=f"{program}: %(levelname)s: %(message)s")
+def serve(program: str, prepare: Callable[[], Callable[[], int]], found: Options) -> int:
+    """Read the options with ``prepare``, run the server that it returns to its end; a failure is one sentence.
+
+    Of the options it takes itself what is about the log.
+    """
     try:
+        form = found.choice("--log-format", logs.FORMATS, "text")
+        logs.configure(program, verbose=found.flag("--verbose"), form=form)
         run = prepare()
     except (BadOption, BadSetting) as error:
         complain(f"{program}: {error}")

@@ -17,6 +17,13 @@ class OutputLost(MinilambdaError):
     sentence = "The output can't be written."
 
 
+class ReaderGone(MinilambdaError):
+    """Nobody reads stdout any more."""
+
+    code = "reader_gone"
+    sentence = "Nobody reads the output any more."
+
+
 def occupy() -> None:
     """Give the standard streams that were closed a place, so that no socket or file of ours takes theirs.
 
@@ -50,6 +57,19 @@ def printing() -> Iterator[None]:
             sys.stdout.flush()
     except BrokenPipeError:
         _discard()
+    except OSError as error:
+        _discard()
+        raise OutputLost(f"The output can't be written: {error.strerror}.") from None
+
+
+def write_output(data: bytes) -> None:
+    """Bytes for stdout, at once. Raises ``ReaderGone`` where its reader has gone away, ``OutputLost`` for all else."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        _discard()
+        raise ReaderGone() from None
     except OSError as error:
         _discard()
         raise OutputLost(f"The output can't be written: {error.strerror}.") from None

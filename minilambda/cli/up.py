@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = options.parse(PROGRAM, USAGE, ["up", *words])
 
-    return serve(PROGRAM, lambda: Up(options.Options(args)).run, verbose=False)
+    found = options.Options(args)
+    return serve(PROGRAM, lambda: Up(found).run, found)
 
 
 class Up:

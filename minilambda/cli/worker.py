@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import serve
-from minilambda.notation import DEFAULT_ADDRESS
+from minilambda.notation import DEFAULT_ADDRESS, metrics_address
 from minilambda.settings import COMPILERS, WALLS, Limits, WorkerSettings
 
 USAGE = """Run the jobs that a broker hands out, each in a process of its own kind.
@@ -27,13 +27,14 @@ Options:
   -n --slots=<n>            Guests at a time. Default: the cores that this process may use.
   --name=<name>             What people call this worker. Default: the host's name and the process id.
   --cache-dir=<dir>         Where compiled modules are kept; workers may share it. Default: the user's cache.
-  --cache-size=<size>       Compiled modules kept on disk. Default: 8G.
+  --cache-size=<size>       Compiled modules kept on disk, and as much again of jobs' files. Default: 8G.
   --timeout=<time>          Time that a guest has when its job asks for none. Default: 30s.
   --memory=<size>           Memory that a guest has when its job asks for none. Default: 256M.
   --output-limit=<size>     Output that a guest may write when its job asks for none. Default: 4M.
   --max-timeout=<time>      The most time that a job may ask for. Default: 1h.
   --max-memory=<size>       The most memory that a job may ask for. Default: 4G.
   --max-output=<size>       The most output that a job may ask for. Default: 64M.
+  --scratch-limit=<size>    The largest writable /tmp that a job may ask for; 0: none. Default: 256M.
   --compiler=<name>         tiered, cranelift or winch. Winch compiles quickly, Cranelift makes faster code.
                             Tiered: Winch first, so that a new module runs at once; Cranelift once the
                             module has run again, or the worker is idle. Default: tiered.
@@ -45,7 +46,10 @@ Options:
   --low-latency             Keep this machine's processors awake while jobs come: where waking up is slow,
                             a short job takes a third less. It costs power. Needs /dev/cpu_dma_latency.
   --grace=<time>            Running jobs have so long to finish when the worker stops. Default: 10s.
-  -v --verbose              Say more on stderr.
+  --metrics=<addr>          Serve numbers for Prometheus over HTTP: PORT, HOST:PORT or [IPV6]:PORT; only this
+                            machine gets them unless a host is named. Needs minilambda[metrics].
+  --log-format=<form>       The log on stderr: text, lines for people; json, an object a line. Default: text.
+  -v --verbose              Say more on stderr: also each job that has ended.
   -h --help                 Show this.
   --version                 Show the version.
 
@@ -67,15 +71,17 @@ PROGRAM = "minilambda-worker"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = options.parse(PROGRAM, USAGE, sys.argv[1:] if argv is None else argv)
+    found = options.Options(args)
 
     def prepare() -> Callable[[], int]:
-        found = options.Options(args)
         settings, endpoint = worker_settings(found), found.peer("--orchestrator", DEFAULT_ADDRESS)
         name = found.label("--name", "") or f"{platform.node()[:100] or 'worker'}-{os.getpid()}"
         keys = keyring.peer_keys(found)
+        metrics = found.get("--metrics", metrics_address, None)
         cache_dir = Path(found.path("--cache-dir", "") or _user_cache())
         from minilambda.worker.entry import Entry  # noqa: PLC0415 - only once the options are right
         from minilambda.worker.server import run_worker  # noqa: PLC0415
+        from minilambda.worker.telemetry import Wanted  # noqa: PLC0415
 
         if sys.platform == "linux":
             from minilambda.worker.walls import be_untraceable  # noqa: PLC0415
@@ -95,10 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             streams.complain(f"{PROGRAM}: {printable(reason)} (Trying on.)")
 
-        entry = Entry(endpoint, keys, say_refused)
-        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered, say_unanswered, entry)
+        def say_metrics(url: str) -> None:
+            streams.say(f"{PROGRAM} serves metrics at {url}")
 
-    return serve(PROGRAM, prepare, verbose=bool(args["--verbose"]))
+        entry, wanted = Entry(endpoint, keys, say_refused), Wanted(metrics, say_metrics)
+        return lambda: run_worker(settings, endpoint, name, cache_dir, say_registered, say_unanswered, entry, wanted)
+
+    return serve(PROGRAM, prepare, found)
 
 
 def worker_settings(found: options.Options) -> WorkerSettings:
@@ -126,6 +135,7 @@ def worker_settings(found: options.Options) -> WorkerSettings:
         compile_memory_bytes=found.size("--compile-memory", base.compile_memory_bytes),
         grace=found.duration("--grace", base.grace, zero=True),
         cache_bytes=found.size("--cache-size", base.cache_bytes),
+        scratch_bytes=found.size("--scratch-limit", base.scratch_bytes, zero=True),
         walls=found.choice("--walls", WALLS, base.walls),
         fresh_runner=found.flag("--fresh-runner"),
         low_latency=found.flag("--low-latency"),

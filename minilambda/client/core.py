@@ -7,14 +7,12 @@ silence or ``busy``. The shell hands in replies and the time, and sends what com
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
 from minilambda.client.calls import (
     ANSWERS,
-    PIECE,
     Action,
     Call,
     Ended,
@@ -22,16 +20,24 @@ from minilambda.client.calls import (
     Send,
     Source,
     next_piece,
+    not_yet,
+    of_function,
     out_of_time,
     ride_along,
     too_large,
 )
-from minilambda.errors import MinilambdaError, RequestError, Unreachable, error_for
+from minilambda.client.follows import Follows, heard
+from minilambda.client.live import Following, pause
+from minilambda.client.uploads import Uploads
+from minilambda.errors import MinilambdaError, Unreachable, error_for
 from minilambda.messages import (
     TERMINAL,
+    Deploy,
+    Follow,
     GetResult,
     Hello,
     JobStatus,
+    Output,
     Put,
     Refused,
     Reply,
@@ -40,9 +46,9 @@ from minilambda.messages import (
     Stored,
     Welcome,
 )
+from minilambda.messages import Call as CallFunction
 
-MAX_KNOWN = 10_000
-MAX_LACKS = 3
+_LOOK = 2e-6  # a look at all calls comes so much later for each of them, seconds: it takes a tenth of the time at most
 SLOWEST_LINK = 128 * 1024  # bytes a second that a request is given to travel before it is sent again
 
 
@@ -54,10 +60,11 @@ class Core:
         self.welcome: Welcome | None = None  # what the broker said of itself; None before it did
         self._patience = patience or Patience()
         self._calls: dict[int, Call] = {}  # by request number
+        self.follows = Follows(self._calls)
         self._last = 0  # request number given last
         self._greeting: int | None = None  # call that greets
-        self._uploads: dict[str, int] = {}  # module to the call that uploads it
-        self._known: OrderedDict[str, None] = OrderedDict()  # modules that the broker was sent or has run
+        self._again = 1.0  # a request that gets no answer is sent again after so long, seconds
+        self._uploads = Uploads(self._calls, self._add, self._send, self._end)
         self._blocked: float | None = None  # since when nothing can be sent, seconds
         self._next = inf  # no call is due before, seconds
 
@@ -65,16 +72,22 @@ class Core:
         """The call has not ended."""
         return number in self._calls
 
+    def __len__(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls)
+
     # --- events ---------------------------------------------------------------------------------------
 
     def start(
-        self, message: Request, now: float, source: Source | None = None, patience: float | None = None
+        self, message: Request, now: float, source: Source | None = None, patience: float | None = None, beside: int = 0
     ) -> tuple[int, list[Action]]:
         """Begin a call; its number is in the ``Ended`` that ends it. ``patience`` is in seconds.
 
-        The message is the core's from here on, and gets its request number.
+        The message is the core's from here on, and gets its request number. A ``follow`` or an ``input`` for the job
+        of a ``run`` that has not ended names that call in ``beside``: such a job may be unknown at first.
         """
         call = self._add(message, source, now, inf if patience is None else patience)
+        call.beside = beside
         actions: list[Action] = []
         if self.welcome is None:
             self._greet(now, actions)
@@ -98,15 +111,22 @@ class Core:
         call.awaited = False
         if isinstance(reply, Refused):
             self._refused(call, reply, now, actions)
+        elif isinstance(reply, Output) and call.following is not None:
+            call.awaited, call.wake = True, now + self._again
+            if heard(call.following, reply, actions):
+                self._send(call, now, actions)
         elif type(reply) not in ANSWERS[type(call.message)]:
             text = f"The broker answered {call.message.TYPE!r} with {reply.TYPE!r}."
             self._end(reply.request, MinilambdaError(text), now, actions)
         elif isinstance(reply, Stored):
-            self._stored(call, reply, now, actions)
+            self._uploads.stored(call, reply, now, actions)
         elif isinstance(call.message, GetResult) and isinstance(reply, JobStatus):
             self._not_ended(call, reply, now, actions)
+        elif call.following is not None and call.following.goes_on():
+            self._send(call, now, actions)
         else:
-            self._end(reply.request, reply, now, actions)
+            outcome = reply if call.following is None else call.following.outcome(reply)
+            self._end(reply.request, outcome, now, actions)
         return actions
 
     def tick(self, now: float) -> list[Action]:
@@ -129,6 +149,7 @@ class Core:
             if now >= call.wake:
                 self._send(call, now, actions)
             self._next = min(self._next, call.deadline, call.wake)
+        self._next = max(self._next, now + _LOOK * len(self._calls))
         return actions
 
     def next_deadline(self) -> float:
@@ -145,11 +166,13 @@ class Core:
     def drop(self, number: int) -> None:
         """The caller has lost interest; the call ends without an ``Ended``."""
         self._calls.pop(number, None)
-        for module, upload in list(self._uploads.items()):
-            call = self._calls[upload]
-            call.parked = tuple([each for each in call.parked if each in self._calls])
-            if not call.parked:
-                del self._uploads[module], self._calls[upload]
+        self._uploads.dropped()
+
+    def unsent(self, number: int, now: float) -> None:
+        """A credit could not be sent: the ``follow`` that is sent again says all that it would have said."""
+        call = self._calls.get(number)
+        if call is not None:
+            call.wake = self._next = now
 
     def disconnected(self, now: float) -> None:
         """The connection broke: what was sent may be lost, and is sent again as soon as it is back."""
@@ -169,7 +192,7 @@ class Core:
 
     # --- steps of a call ------------------------------------------------------------------------------
 
-    def _add(self, message: Request, source: Source | None, now: float, patience: float) -> Call:
+    def _add(self, message: Request, source: Source | None, now: float, patience: float = inf) -> Call:
         self._last += 1
         message.request = self._last
         call = self._calls[self._last] = Call(message, source, now, now + patience)
@@ -188,26 +211,33 @@ class Core:
         message, piece, patience, size = call.message, None, 0.0, 0
         if isinstance(message, Run):
             size = len(message.stdin) + len(message.values)
-            lacks = call.source is not None and call.source.digest not in self._known
-            if (lacks or size or message.spec.args or message.spec.env) and self._refuse(call, now, actions):
+            spec, lacks = message.spec, call.source is not None and call.source.digest not in self._uploads
+            asks = lacks or size or spec.args or spec.env or spec.files or spec.scratch
+            if asks and self._refuse(call, now, actions):
                 return
             call.unanswered = call.unanswered or call.awaited
             if call.unanswered:
                 message = replace(message, again=True)
             if lacks and (piece := ride_along(call.source, size, self.welcome)) is not None:
-                self._know(message.spec.module)  # the requests behind this one need not carry it again
+                self._uploads.know(spec.module)  # the requests behind this one need not carry it again
         elif isinstance(message, Put):
             if self._refuse(call, now, actions):
                 return
             message, piece = next_piece(call, message)
+        elif isinstance(message, (Deploy, CallFunction)):
+            if self._refuse(call, now, actions):
+                return
+            message, piece, size = of_function(call, message, self._uploads, self.welcome)
         elif isinstance(message, GetResult):
             longest = self.welcome.max_wait_ms if self.welcome is not None else 0
             message = replace(message, wait_ms=int(min(longest, max(0.0, call.left_ms(now)))))
             patience = message.wait_ms / 1000
+        elif isinstance(message, Follow):
+            call.following = call.following or Following()
+            message = call.following.request(message)
         if piece is not None:
             size += piece.size
-        again = self.welcome.resend_ms / 1000 if self.welcome is not None else 1.0
-        call.wake = now + again + patience + size / SLOWEST_LINK
+        call.wake = now + self._again + patience + size / SLOWEST_LINK
         call.awaited = True
         self._next = min(self._next, call.wake)
         actions.append(Send(message, piece))
@@ -223,6 +253,10 @@ class Core:
 
     def _refused(self, call: Call, reply: Refused, now: float, actions: list[Action]) -> None:
         number = call.message.request
+        if not_yet(call, reply, call.beside in self._calls):
+            call.wake = now + pause(now - call.started)
+            self._next = min(self._next, call.wake)
+            return
         retry = None if reply.retry_after_ms is None else reply.retry_after_ms / 1000
         if reply.code == "busy" and retry is not None:
             retry *= 1 + self._patience.spread
@@ -230,43 +264,10 @@ class Core:
                 call.wake = now + retry
                 self._next = min(self._next, call.wake)
                 return
-        if reply.code == "not_found" and isinstance(call.message, Run) and call.source is not None:
-            source = call.source
-            self._known.pop(source.digest, None)
-            call.lacks += 1
-            if source.size and call.lacks <= MAX_LACKS:
-                self._supply(call, source, now, actions)
-                return
-        self._end(number, error_for(reply.code, reply.message, retry_after=retry), now, actions)
-
-    def _supply(self, call: Call, source: Source, now: float, actions: list[Action]) -> None:
-        """Give the broker the module that it lacks, then send the job again."""
-        if source.size is not None and source.size <= PIECE and call.lacks == 1:
-            self._send(call, now, actions)
+        limits = self.welcome if reply.code == "not_found" else None
+        if limits is not None and self._uploads.lacking(call, reply, limits, now, actions):
             return
-        call.wake = inf
-        number = self._uploads.get(source.digest)
-        if number is None:
-            put = Put(0, source.digest, source.size or 0)
-            upload = self._add(put, source, now, inf)
-            upload.own = True
-            number = self._uploads[source.digest] = put.request
-            self._send(upload, now, actions)
-        self._calls[number].parked += (call.message.request,)
-
-    def _stored(self, call: Call, reply: Stored, now: float, actions: list[Action]) -> None:
-        size = call.message.size if isinstance(call.message, Put) else 0
-        stuck = call.asked and reply.received <= call.offset
-        call.lacks += stuck
-        if reply.complete:
-            self._know(reply.module)
-            self._end(reply.request, reply, now, actions)
-        elif call.lacks > MAX_LACKS or reply.received > size:
-            text = f"The broker takes no more than {reply.received} of {size} bytes of the module."
-            self._end(reply.request, RequestError(text), now, actions)
-        else:
-            call.asked, call.offset = True, min(reply.received, size - 1)
-            self._send(call, now, actions)
+        self._end(number, error_for(reply.code, reply.message, retry_after=retry), now, actions)
 
     def _not_ended(self, call: Call, reply: JobStatus, now: float, actions: list[Action]) -> None:
         if call.left_ms(now) <= 0 or reply.state in TERMINAL:
@@ -282,16 +283,15 @@ class Core:
             return
         if not call.own:
             actions.append(Ended(number, outcome))
-        if isinstance(call.message, Run):
-            if isinstance(outcome, Reply) and call.message.spec.module not in self._known:
-                self._know(call.message.spec.module)
+        if isinstance(call.message, (Run, Deploy)):
+            if isinstance(outcome, Reply) and call.message.spec.module not in self._uploads:
+                self._uploads.know(call.message.spec.module)
         elif isinstance(call.message, Put):
-            if self._uploads.get(call.message.module) == number:
-                del self._uploads[call.message.module]
-            self._go_on(call.parked, outcome, now, actions)
+            self._uploads.over(call, call.message, outcome, now, actions)
         elif number == self._greeting:
             self._greeting = None
-            self.welcome = outcome if isinstance(outcome, Welcome) else self.welcome
+            if isinstance(outcome, Welcome):
+                self.welcome, self._again = outcome, outcome.resend_ms / 1000
             self._go_on(list(self._calls), outcome, now, actions)
 
     def _go_on(self, numbers: Iterable[int], outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
@@ -310,8 +310,3 @@ class Core:
         text = f"The connection to the broker at {self.endpoint} was lost and did not come back"
         for number in list(self._calls):
             self._end(number, Unreachable(f"{text} within {self._patience.lost:g} s."), now, actions)
-
-    def _know(self, digest: str) -> None:
-        self._known[digest] = None
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)

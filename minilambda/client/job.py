@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Generator
+from math import inf
 from typing import TYPE_CHECKING, cast
 
-from minilambda.client.results import RunResult, run_result
-from minilambda.messages import Cancel, GetResult, GetStatus, JobResult, JobStatus, RunAgain
+from minilambda.client.live import Chunk, input_pieces, taken
+from minilambda.client.requests import result_of
+from minilambda.client.results import RunResult, ended, finished
+from minilambda.messages import Cancel, Follow, GetStatus, Input, JobStatus, RunAgain, Taken
 
 if TYPE_CHECKING:
     from minilambda.client.listings import Status
     from minilambda.client.sync import Client
-
-QUICK = 30.0
-"""A broker that says nothing for so long to a question that it can answer at once is gone, seconds."""
-
-_FOREVER_MS = 366 * 24 * 3600 * 1000
 
 
 class Job:
@@ -26,6 +24,7 @@ class Job:
         self.id: str = job_id
         self._principal = principal  # whose job; "": the client's own
         self._client = client
+        self._written: int | None = None  # input that the job has, bytes; None: not known
 
     @property
     def endpoint(self) -> str:
@@ -35,24 +34,69 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
 
-    def status(self) -> Status:
-        """Where the job is. Raises ``NotFound`` for one that the broker does not know, or no longer."""
-        return self._status(GetStatus(0, self.id, self._principal))
+    def status(self, *, story: bool = False) -> Status:
+        """Where the job is; with ``story``, what happened to it so far, too.
+
+        Raises ``NotFound`` for one that the broker does not know, or no longer.
+        """
+        return self._status(GetStatus(0, self.id, self._principal, story))
 
     def result(self, timeout: float | None = None, *, check: bool = True) -> RunResult:
         """Wait for the result, at most ``timeout`` seconds. Raises ``TimeoutError``, else as ``Client.run`` does."""
-        wait_ms = _FOREVER_MS if timeout is None else max(0, math.ceil(timeout * 1000))
-        patience = math.inf if timeout is None else timeout + QUICK
-        request = GetResult(0, self.id, min(wait_ms, _FOREVER_MS), self._principal)
-        reply = self._client.ask(request, patience)
-        if not isinstance(reply, JobResult):
-            state = cast(JobStatus, reply).state
-            raise TimeoutError(f"Job {self.id} is still {state} after {timeout:g} s.")
-        result = run_result(reply)
-        failure = result.exception() if check else None
-        if failure is not None:
-            raise failure
-        return result
+        request, patience = result_of(self.id, self._principal, timeout)
+        return finished(ended(self._client.ask(request, patience), timeout), check)
+
+    def output(self, *, from_start: bool = True, follow: bool = True) -> Generator[Chunk, None, None]:
+        """What the job writes, as it writes it, until it has ended; of an ended job, what it wrote.
+
+        Without ``from_start``, only what it writes from now on; without ``follow``, only what is there now. A chunk
+        with a higher ``attempt`` than the ones before begins anew: the job runs again on another worker. A slow loop
+        holds up nobody else. Raises ``NotFound`` or ``Expired`` for a job that the broker does not know, or no longer.
+        """
+        if not follow and self.status().state == "queued":
+            return
+        link, passed = self._client.link(), from_start
+        call = link.begin(Follow(0, self.id, 0, principal=self._principal))
+        try:
+            while True:
+                while call.chunks:
+                    chunk = call.chunks.popleft()
+                    if not chunk.data:  # so far goes what there was at the beginning
+                        if not follow:
+                            return
+                        passed = True
+                    elif passed:
+                        yield chunk
+                    self._client.link().consumed(call.number, len(chunk.data))
+                if isinstance(call.outcome, Exception):
+                    raise call.outcome
+                if call.outcome is not None:
+                    return
+                self._client.link().step()
+        finally:
+            link.leave(call)
+
+    def write(self, data: bytes) -> None:
+        """Give an ``interactive`` job more standard input. Returns when all of it is in the guest's pipe.
+
+        It waits while the job is queued, and while the guest does not read. Raises ``Conflict`` for a job that has
+        ended or whose input is closed, ``BadRequest`` for one that is not interactive.
+        """
+        for piece in input_pieces(self.id, self._where(), bytes(data)):
+            self._input(piece)
+
+    def close_stdin(self) -> None:
+        """End the standard input of an ``interactive`` job; ``write`` is refused then. Raises as that does."""
+        self._input(Input(0, self.id, self._where(), eof=True))
+
+    def _where(self) -> int:
+        """Where the next input begins, bytes: another handle of the job may have given it some."""
+        return self._input(Input(0, self.id, 0)) if self._written is None else self._written
+
+    def _input(self, message: Input) -> int:
+        self._written = None  # should this be interrupted
+        written = self._written = taken(message, cast(Taken, self._client.ask(message, inf)))
+        return written
 
     def cancel(self) -> Status:
         """Cancel the job, whatever it is doing, and return at once; a job that has ended stays as it is."""

@@ -1,106 +1,61 @@
-"""One connection to a broker: a socket, the core that says what to send, and the loop between them."""
+"""The connection of a blocking client, and the loop that waits for its answers."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import struct
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any, cast
 
 import zmq
 
-from minilambda.client.calls import Action, Ended, Patience, Piece, Send, Source
-from minilambda.client.core import Core
-from minilambda.client.modules import Module
-from minilambda.curve import FAILURES, Handshakes, connect_with
-from minilambda.errors import InputTooLarge, MinilambdaError
-from minilambda.fields import MAX_FRAME
-from minilambda.keys import PeerKeys
-from minilambda.messages import REPLIES, Put, Refused, Reply, Request, Run
-from minilambda.notation import BadSetting
-from minilambda.sockets import common_options, connecting_options
-from minilambda.wire import Malformed, by_name, decode, encode
+from minilambda.client.calls import Ended, Source
+from minilambda.client.connection import SLICE, Connection
+from minilambda.client.live import Chunk
+from minilambda.messages import Reply, Request
 
-MAX_REPLY = 256 * 1024 * 1024
-"""Most that the bodies of one reply may have together, bytes."""
-
-_SLICE = 0.1  # longest that a wait for an answer goes without a look at the connection's state, seconds
-_NOW, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)  # as plain numbers, which are faster to pass
-_IN, _OUT, _RCVMORE = int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.RCVMORE)
-_REPLIES = by_name(REPLIES, lazily=True)
-_numbers = itertools.count(1)  # of the monitors: a closed one gives its name back only some time later
+_IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to pass
 
 
-class Link:
-    """A connection for one thread, with any number of calls at a time.
+@dataclass(slots=True)
+class Ongoing:
+    """A call that goes on while its caller does other things on the same connection."""
 
-    The socket is a DEALER that adds the empty frame of a REQ: the calls' own numbers tell the answers apart, so it
-    needs no request ids of the library, and it may send while answers are outstanding.
+    number: int
+    chunks: deque[Chunk] = field(default_factory=deque)  # of a ``follow``: what came, and was not taken yet
+    outcome: Reply | Exception | None = None  # how it ended; None: it has not
+
+
+class Link(Connection):
+    """A connection whose caller waits for it.
 
     The usual wait is one blocking ``recv``, the cheapest that there is. Only while there is no connection does it
-    poll, and the state of a connection that is there is looked at every ``_SLICE``.
+    poll, and the state of a connection that is there is looked at every ``SLICE``.
     """
 
-    def __init__(
-        self, context: zmq.Context[Any], endpoint: str, patience: Patience, keys: PeerKeys | None = None
-    ) -> None:
-        self._context = context
-        self._core = Core(endpoint, patience)
-        self._pending: dict[int, list[bytes]] = {}  # frames that found no connection, by request number
-        self._broke = False  # the connection has broken and is not there again
-        self._keys = keys
-        self._handshakes = Handshakes(endpoint, keys)
-        self._blocked = False  # what was to be sent last found no connection
-        self._torn = False  # an interrupt may have left half a message in the socket
-        self._look = 0.0  # when to look at the state of the connection again, seconds
-        self._ended: list[Ended] = []  # calls that ended and were not told yet
-        self.progress: Callable[[int, int], None] | None = None  # told how much of a module has been sent, and its size
-        self._connect()
+    _ongoing: dict[int, Ongoing] | None = None  # by call; None: there never was one
+    beside: int | None = None  # a descriptor that ends the wait of a ``step``, too, when it can be read
 
-    def _connect(self) -> None:
-        """Make the socket, and another that tells of its connection. Raises ``BadSetting``."""
-        endpoint = self._core.endpoint
-        self._socket = self._context.socket(zmq.DEALER)
-        try:
-            common_options(self._socket, endpoint)
-            connecting_options(self._socket)
-            connect_with(self._socket, self._keys)
-            self._events = _watch(self._context, self._socket)
-            try:
-                self._socket.connect(endpoint)
-            except BaseException:
-                self._events.close(linger=0)
-                raise
-        except BaseException as error:  # an interrupt too: a socket that is left open keeps its context from ending
-            self._socket.close(linger=0)
-            if isinstance(error, zmq.ZMQError):
-                raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
-            raise
-        self._send, self._recv, self._get = self._socket.send, self._socket.recv, self._socket.get
-        self._recv_ms = -1  # how long the socket waits in a recv, milliseconds; -1: without end
+    def begin(
+        self, message: Request, source: Source | None = None, patience: float | None = None, beside: int = 0
+    ) -> Ongoing:
+        """Begin a call whose end, and what is heard of it, every ``step`` and ``perform`` notes in what this returns.
 
-    @property
-    def core(self) -> Core:
-        return self._core
+        End one that has no outcome yet by ``leave``.
+        """
+        if self._ongoing is None:
+            self._ongoing = {}
+        call = Ongoing(self.start(message, source, patience, beside))
+        self._ongoing[call.number] = call
+        return call
 
-    def start(self, message: Request, source: Source | None = None, patience: float | None = None) -> int:
-        """Begin a call; ``step`` tells its end by this number. ``patience`` is in seconds."""
-        number, actions = self._core.start(message, time.monotonic(), source, patience)
-        try:
-            self._carry_out(actions)
-        except BaseException:
-            self.drop(number)
-            raise
-        return number
-
-    def drop(self, number: int) -> None:
-        """Nobody waits for the call any more."""
-        self._core.drop(number)
-        self._forget()
+    def leave(self, call: Ongoing) -> None:
+        """Nobody waits for the call any more, or it has ended."""
+        if self._ongoing is not None:
+            self._ongoing.pop(call.number, None)
+        if not self._socket.closed:
+            self.unfollow(call.number)
+        self.drop(call.number)
 
     def perform(self, message: Request, source: Source | None = None, patience: float | None = None) -> Reply:
         """One call from start to end. Raises what ends it other than by a reply."""
@@ -129,114 +84,39 @@ class Link:
             self._carry_out(self._core.tick(now))
             due = self._core.next_deadline()
         if not self._ended:
-            seconds = min(timeout, _SLICE, due - now)
-            if self._pending:
-                self._await_connection(seconds)
+            seconds = min(timeout, SLICE, due - now)
+            if self._pending or self.beside is not None:
+                self._poll(seconds)
             else:
                 self._receive(seconds, most)
         ended, self._ended = self._ended, []
         if ended and self._pending:
             self._forget()
-        return ended
+        return ended if self._ongoing is None else self._told(ended)
 
-    def close(self) -> None:
-        try:
-            if not self._socket.closed:  # an interrupt may have kept it from being replaced
-                self._socket.disable_monitor()
-            self._events.close(linger=0)
-        finally:
-            self._socket.close()
-
-    # --- sending --------------------------------------------------------------------------------------
-
-    def _carry_out(self, actions: list[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Ended):
-                self._ended.append(action)
+    def _told(self, ended: list[Ended]) -> list[Ended]:
+        """Note what belongs to calls that go on; the rest is the caller's."""
+        ongoing = self._ongoing or {}
+        heard, self.heard = self.heard, []
+        for each in heard:
+            if each.call in ongoing:
+                ongoing[each.call].chunks.append(each.chunk)
+        rest = []
+        for one in ended:
+            call = ongoing.pop(one.call, None)
+            if call is None:
+                rest.append(one)
             else:
-                self._transmit(action)
+                call.outcome = one.outcome
+        return rest
 
-    def _transmit(self, send: Send) -> None:
-        message = send.message
-        try:
-            if send.piece is not None:
-                message = _with_piece(message, send.piece)
-                if self.progress is not None:
-                    self.progress(send.piece.offset, send.piece.source.size or 0)
-            frames = encode(message)
-            if len(frames[0]) > MAX_FRAME:  # bodies are cut
-                raise InputTooLarge(f"The request's header has more than {MAX_FRAME} bytes.")
-        except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
-            self._carry_out(self._core.fail(message.request, error, time.monotonic()))
-            return
-        if self._pending or not self._push(frames):  # in their order
-            self._pending[message.request] = frames
-
-    def _flush(self) -> None:
-        """Send what found no connection."""
-        while self._pending:
-            number = next(iter(self._pending))
-            if not self._push(self._pending[number]):
-                return
-            del self._pending[number]
-
-    def _push(self, frames: list[bytes]) -> bool:
-        """Send a message; False where there is no connection to take it."""
-        if self._torn:
-            self._replace()
-        try:
-            self._send(b"", _MORE)
-            for frame in frames[:-1]:
-                self._send(frame, _MORE)
-            self._send(frames[-1], _NOW)
-        except zmq.Again:  # at the first frame: the others find the place that it has found
-            self._blocked = True
-            self._core.blocked(time.monotonic())
-            return False
-        except BaseException:
-            self._torn = True
-            raise
-        if self._blocked:
-            self._blocked = False
-            self._core.unblocked()
-        return True
-
-    def _replace(self) -> None:
-        """Another socket; what waits for an answer is sent again by it."""
-        self.close()
-        self._connect()
-        self._torn = False
-        self._core.disconnected(time.monotonic())
-
-    def _forget(self) -> None:
-        """Drop what was to be sent for calls that are no more."""
-        self._pending = {number: frames for number, frames in self._pending.items() if number in self._core}
-
-    def _take_note(self, now: float) -> None:
-        """The connection may have broken, or libzmq has made a new one.
-
-        Both times all that waits for an answer is sent: what is sent just as a connection breaks may still go into
-        it and be lost.
-        """
-        self._look = now + _SLICE
-        with contextlib.suppress(zmq.Again):
-            while True:
-                event, value = struct.unpack("=HI", self._events.recv_multipart(zmq.DONTWAIT)[0][:6])
-                refused = self._handshakes.event(event, value)
-                if refused is not None:
-                    self._torn = True  # libzmq does not try again
-                    self._carry_out(self._core.received(Refused(0, refused.code, refused.message), now))
-                elif event & FAILURES:
-                    continue
-                elif event == zmq.EVENT_DISCONNECTED or self._broke:
-                    self._broke = event == zmq.EVENT_DISCONNECTED
-                    self._core.disconnected(now)
-
-    def _await_connection(self, seconds: float) -> None:
+    def _poll(self, seconds: float) -> None:
         """Wait until what is to be sent can be, or until something else happens, at most so many seconds."""
         poller = zmq.Poller()
-        poller.register(self._socket, _IN | _OUT)
+        poller.register(self._socket, _IN | _OUT if self._pending else _IN)
         poller.register(self._events, _IN)
+        if self.beside is not None:
+            poller.register(self.beside, _IN)
         ready = dict(poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0))
         events = ready.get(self._socket, 0)
         if events & _OUT:
@@ -245,55 +125,3 @@ class Link:
             self._look = 0.0
         if events & _IN:
             self._receive(0.0, 1)
-
-    # --- receiving ------------------------------------------------------------------------------------
-
-    def _receive(self, seconds: float, most: int) -> None:
-        """Take in what has been answered, waiting at most so many seconds for the first."""
-        flags = 0 if seconds > 0 else _NOW
-        millis = int(seconds * 1000) + 1
-        if not flags and millis != self._recv_ms:
-            self._socket.setsockopt(zmq.RCVTIMEO, millis)
-            self._recv_ms = millis
-        for _ in range(most):
-            try:
-                frame = self._recv(flags)
-                flags = _NOW
-                while not frame:  # the empty one before each message
-                    frame = self._recv(flags)
-                frames = [frame]
-                while self._get(_RCVMORE):
-                    frames.append(self._recv(flags))
-            except zmq.Again:
-                return
-            now = time.monotonic()
-            try:
-                reply: Any = decode(frames, _REPLIES, MAX_REPLY)
-            except Malformed as error:
-                failure = MinilambdaError(f"The broker's answer can't be read: {error.message}")
-                self._carry_out(self._core.fail(error.request, failure, now))
-            else:
-                self._carry_out(self._core.received(reply, now))
-
-
-def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-    """A socket that becomes readable when the other's connection breaks, and when it is there."""
-    address = f"inproc://events-{next(_numbers)}"
-    socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES)
-    watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-    try:
-        watcher.connect(address)
-    except BaseException:
-        watcher.close(linger=0)
-        raise
-    return watcher
-
-
-def _with_piece(message: Request, piece: Piece) -> Request:
-    """The message with the module's bytes in it."""
-    data = cast(Module, piece.source).read(piece.offset, piece.size)
-    if isinstance(message, Run):
-        return replace(message, wasm=data)
-    if isinstance(message, Put):
-        return replace(message, data=data)
-    raise TypeError(f"{message.TYPE} carries no module.")

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilambda.messages import TERMINAL, JobStatus, WorkerList
+from minilambda.messages.overview import ClientList
+from minilambda.messages.overview import Overview as OverviewReply
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened to a job."""
+
+    at: float  # since the job was accepted, seconds
+    what: str  # for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +29,7 @@ class Status:
     worker: str  # name of the worker that has it; "" when none has
     cancelling: bool  # a cancel is on its way to the worker
     age: float  # since the job was accepted, seconds
+    story: tuple[Moment, ...] = ()  # what happened to it so far, oldest first, where that was asked for
 
     @property
     def done(self) -> bool:
@@ -39,6 +50,13 @@ class JobInfo:
     module: str  # "sha256:" and 64 hex digits
     worker: str  # name of the one that has it or had it last; "" when none did
     principal: str = ""  # whose it is
+    group: str = ""  # as its client named it
+    tier: str = ""  # how cold it was: "compiled", "disk" or "warm"; "" until it has ended, or when it never ran
+    queued_ms: float = 0.0  # in queues so far, milliseconds
+    compile_ms: float = 0.0  # milliseconds; 0 until it has ended
+    run_ms: float = 0.0  # the guest's start to its end, milliseconds; 0 until it has ended
+    total_ms: float = 0.0  # accepted to result, or to now, milliseconds
+    function: str = ""  # the function that it is a call of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,7 @@ class ModuleInfo:
     size: int  # bytes
     used_ms: int  # since its last use, milliseconds
     jobs: int  # unfinished jobs that need it
+    functions: int = 0  # versions of functions that need it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +95,60 @@ class Cluster:
     queued: int  # jobs in the broker's queue
 
 
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """A principal that has jobs, or had some since the broker began."""
+
+    principal: str
+    name: str  # of its key; "" where there are no keys
+    queued: int  # jobs that wait at the broker
+    running: int  # jobs at workers
+    completed: int  # jobs so far
+    failed: int
+    cancelled: int
+    seen_ms: int  # since its last request, milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long the last jobs of a tier took, from accepted to result; milliseconds."""
+
+    tier: str  # "compiled", "disk" or "warm"
+    count: int  # jobs that these numbers are of
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How a broker does."""
+
+    broker: str  # name and version of the software
+    up_ms: float  # since this broker began, milliseconds
+    workers: int  # registered
+    slots: int  # of all workers together
+    queued: int  # jobs in the broker's queue
+    running: int  # jobs at workers
+    kept: int  # ended jobs whose results are kept
+    accepted: int  # jobs so far
+    outcomes: dict[str, int]  # ended jobs so far: "completed" or the code of the failure
+    rejected: dict[str, int]  # what peers got wrong so far, by kind
+    modules: int  # in the store, files included
+    store_bytes: int  # what they take
+    tiers: tuple[Latency, ...]  # of the last jobs
+
+
 def status(reply: JobStatus) -> Status:
     """The state in a broker's reply."""
-    return Status(reply.job, reply.state, reply.attempt, reply.worker, reply.cancelling, reply.age_ms / 1000)
+    told = tuple(Moment(_decimal(row, "at_ms") / 1000, str(row.get("what", ""))) for row in reply.story)
+    return Status(reply.job, reply.state, reply.attempt, reply.worker, reply.cancelling, reply.age_ms / 1000, told)
 
 
 def module_info(row: Mapping[str, Any]) -> ModuleInfo:
     """One row of a list of modules; what the broker leaves out is empty."""
-    return ModuleInfo(str(row.get("module", "")), _number(row, "size"), _number(row, "used_ms"), _number(row, "jobs"))
+    numbers = (_number(row, each) for each in ("size", "used_ms", "jobs", "functions"))
+    return ModuleInfo(str(row.get("module", "")), *numbers)
 
 
 def job_info(row: Mapping[str, Any]) -> JobInfo:
@@ -102,6 +167,47 @@ def job_info(row: Mapping[str, Any]) -> JobInfo:
         module=text("module"),
         worker=text("worker"),
         principal=text("principal"),
+        group=text("group"),
+        tier=text("tier"),
+        queued_ms=_decimal(row, "queued_ms"),
+        compile_ms=_decimal(row, "compile_ms"),
+        run_ms=_decimal(row, "run_ms"),
+        total_ms=_decimal(row, "total_ms"),
+        function=text("function"),
+    )
+
+
+def client_infos(reply: ClientList) -> list[ClientInfo]:
+    """The clients in a broker's reply; what the broker leaves out is empty."""
+    numbers = ("queued", "running", "completed", "failed", "cancelled", "seen_ms")
+    return [
+        ClientInfo(str(row.get("principal", "")), str(row.get("name", "")), *(_number(row, each) for each in numbers))
+        for row in reply.clients
+    ]
+
+
+def overview(reply: OverviewReply) -> Overview:
+    """How the broker does, as it says itself."""
+    marks = ("p50_ms", "p90_ms", "p99_ms")
+    tiers = tuple(
+        Latency(str(row.get("tier", "")), _number(row, "count"), *(_decimal(row, each) for each in marks))
+        for row in reply.tiers
+    )
+    r = reply
+    return Overview(
+        broker=r.broker,
+        up_ms=r.up_ms,
+        workers=r.workers,
+        slots=r.slots,
+        queued=r.queued,
+        running=r.running,
+        kept=r.kept,
+        accepted=r.accepted,
+        outcomes=dict(r.outcomes),
+        rejected=dict(r.rejected),
+        modules=r.modules,
+        store_bytes=r.store_bytes,
+        tiers=tiers,
     )
 
 
@@ -132,3 +238,8 @@ def _worker_info(row: Mapping[str, Any]) -> WorkerInfo:
 def _number(row: Mapping[str, Any], key: str) -> int:
     value = row.get(key, 0)
     return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _decimal(row: Mapping[str, Any], key: str) -> float:
+    value = row.get(key, 0.0)
+    return float(value) if isinstance(value, (int, float)) else 0.0

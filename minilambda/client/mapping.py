@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from minilambda.client.calls import Ended, Source
-from minilambda.client.results import RunResult, refused_result, run_result
+from minilambda.client.results import RunResult, finished, refused_result
 from minilambda.errors import RequestError, Unreachable
 from minilambda.messages import Cancel, JobResult, Reply, Request, Run
 
@@ -53,7 +53,7 @@ class Pipeline:
                     room, needed, pause = self._begin(jobs, room), self._burst, 0.0
                 if ready:
                     turn += 1
-                    yield _result(index, *self._ended.pop(index), check)
+                    yield outcome_result(index, *self._ended.pop(index), check)
                 elif self._running and not self._take_in(pause if self._more and room else inf):
                     needed = 1
         finally:
@@ -91,16 +91,12 @@ class Pipeline:
         return bool(found)
 
 
-def _result(index: int, job_id: str, outcome: Reply | Exception, check: bool) -> RunResult:
+def outcome_result(index: int, job_id: str, outcome: Reply | Exception, check: bool) -> RunResult:
+    """The result of one job of many; with ``check`` a failure is raised, and else only one that is not the job's."""
     if isinstance(outcome, JobResult):
-        result = run_result(outcome, index)
-    elif isinstance(outcome, RequestError) and not isinstance(outcome, Unreachable) and not check:
+        return finished(outcome, check, index)
+    if isinstance(outcome, RequestError) and not isinstance(outcome, Unreachable) and not check:
         return refused_result(job_id, outcome, index)
-    elif isinstance(outcome, Exception):
+    if isinstance(outcome, Exception):
         raise outcome
-    else:
-        raise TypeError(f"{outcome.TYPE} is no result.")
-    failure = result.exception() if check else None
-    if failure is not None:
-        raise failure
-    return result
+    raise TypeError(f"{outcome.TYPE} is no result.")

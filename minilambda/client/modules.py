@@ -6,11 +6,11 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from stat import S_ISREG
-from typing import Union
+from typing import Union, cast
 
 from minilambda.errors import MinilambdaError, ModuleTooLarge
 from minilambda.notation import MIB
@@ -62,12 +62,21 @@ ModuleLike = Union[str, "os.PathLike[str]", bytes, Module]
 class Modules:
     """Turns what a caller names into handles, hashing each file once as long as it stays the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._kept = kept  # files whose hashes are remembered
         self._files: OrderedDict[str, Module] = OrderedDict()  # by path, least recently used first
         self._bytes: OrderedDict[bytes, Module] = OrderedDict()
 
     def find(self, module: ModuleLike, allowed: Allowed = lambda: inf) -> Module:
         """The handle of ``module``. Raises ``OSError`` for a file that can't be read, and ``ModuleTooLarge``."""
+        found = self.known(module)
+        steps = self.reading(module, allowed) if found is None else iter(())
+        while found is None:
+            found = next(steps)
+        return found
+
+    def known(self, module: ModuleLike) -> Module | None:
+        """The handle of ``module``, unless it is a file that has to be read. Raises ``OSError`` as ``find``."""
         if isinstance(module, Module):
             return module
         if isinstance(module, (bytes, bytearray, memoryview)):
@@ -76,23 +85,30 @@ class Modules:
         found = self._files.get(name)
         if found is None and re.fullmatch("sha256:[0-9a-f]{64}", name):
             return Module(name)
-        if found is None or found.stat != _identity(os.stat(name)):
-            found = _read_file(name, allowed)
-            if found.stat is not None:
-                _remember(self._files, name, found)
-        return found
+        return found if found is not None and found.stat == _identity(os.stat(name)) else None
+
+    def reading(self, module: ModuleLike, allowed: Allowed) -> Iterator[Module | None]:
+        """Read a file in steps; the last one gives its handle. Raises as ``find`` does."""
+        name = os.fsdecode(cast("os.PathLike[str]", module))
+        for found in _read_file(name, allowed):
+            if found is not None and found.stat is not None:
+                _remember(self._files, name, found, self._kept)
+            yield found
 
     def _from_bytes(self, data: bytes) -> Module:
         found = self._bytes.get(data)  # the same object is found by identity, its hash being kept in it
         if found is None:
             found = Module("sha256:" + hashlib.sha256(data).hexdigest(), len(data), data=data)
             if len(data) <= _KEPT_BYTES:
-                _remember(self._bytes, data, found)
+                _remember(self._bytes, data, found, _KEPT)
         return found
 
 
-def _read_file(path: str, allowed: Allowed) -> Module:
-    """The handle of a file, read once; the bytes of what can't be read again, such as a pipe, are in it."""
+def _read_file(path: str, allowed: Allowed) -> Iterator[Module | None]:
+    """Read a file once, in steps; the last one gives its handle.
+
+    The bytes of what can't be read again, such as a pipe, are in it.
+    """
     digest, size, kept = hashlib.sha256(), 0, bytearray()
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
@@ -107,17 +123,21 @@ def _read_file(path: str, allowed: Allowed) -> Module:
                     raise ModuleTooLarge(f"{path} has more than the {limit:.0f} bytes that the broker takes.")
             if not regular:
                 kept += piece
+            yield None
     name = "sha256:" + digest.hexdigest()
-    if not regular:
-        return Module(name, size, data=bytes(kept))
-    return Module(name, size, path, _identity(found))
+    if regular:
+        yield Module(name, size, path, _identity(found))
+    else:
+        yield Module(name, size, data=bytes(kept))
 
 
 def _identity(stat: os.stat_result) -> _Stat:
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _remember(kept: OrderedDict[str, Module] | OrderedDict[bytes, Module], key: object, module: Module) -> None:
+def _remember(
+    kept: OrderedDict[str, Module] | OrderedDict[bytes, Module], key: object, module: Module, most: int
+) -> None:
     kept[key] = module  # type: ignore[index]
-    while len(kept) > _KEPT:
+    while len(kept) > most:
         kept.popitem(last=False)

@@ -9,9 +9,12 @@ from typing import Any, TypedDict
 
 import msgpack
 
+from minilambda.client.files import DirLike, FileLike, check_path, together
 from minilambda.errors import BadArguments
+from minilambda.fields import MAX_COLLECTED
 from minilambda.messages import JobSpec
-from minilambda.notation import MAX_DURATION, MAX_SIZE, parse_size
+from minilambda.notation import MAX_DURATION, MAX_SIZE, MIB, parse_size
+from minilambda.paths import refusal
 
 
 class RunOptions(TypedDict, total=False):
@@ -29,11 +32,20 @@ class RunOptions(TypedDict, total=False):
     group: str  # the broker is fair between the groups of one principal
     unknown_imports: str  # "error", or "trap": link them, and trap when one is called
     if_no_workers: str  # "wait", or "fail": refuse with ``NoWorkers``
+    interactive: bool  # standard input goes on after ``stdin`` while the job runs; such a job is never run again
+    files: Mapping[str, FileLike]  # absolute path in the guest to a path here, bytes or a handle; read-only there
+    dirs: Mapping[str, DirLike]  # absolute path in the guest to a folder here, whose files are there, read-only
+    scratch: int | str  # size of a ``/tmp`` that the guest can write to, bytes or text such as "16M"
+    collect: Sequence[str]  # paths of files and folders in ``/tmp`` that come back; without ``scratch`` it is 64 MiB
     job_id: str  # the job's id; sending the same job again under its id does not run it again
+    traceparent: str  # W3C trace context of the caller, for a broker that sends spans
 
 
 def job_spec(module: str, args: Sequence[str | os.PathLike[str]], options: RunOptions) -> JobSpec:
-    """The specification of a job. Raises ``TypeError`` or ``ValueError`` for options that no broker would take."""
+    """The specification of a job. Raises ``TypeError`` or ``ValueError`` for options that no broker would take.
+
+    ``files`` and ``dirs`` must be as ``Files.ready`` makes them.
+    """
     if isinstance(args, (str, bytes)):
         raise TypeError("args must be a list of texts, not one text.")
     given: dict[str, Any] = {}
@@ -44,6 +56,8 @@ def job_spec(module: str, args: Sequence[str | os.PathLike[str]], options: RunOp
             raise TypeError(f"{name!r} is not an option of a run.")
         field, read = _FIELDS[name]
         given[field] = read(name, value)
+    if "files" in options or "dirs" in options or "collect" in options:
+        _place(given, options)
     return JobSpec(module, tuple([os.fspath(arg) for arg in args]), **given)
 
 
@@ -63,6 +77,28 @@ def typed_values(values: Sequence[Any]) -> bytes:
         return bytes(msgpack.packb(list(values)))
     except (TypeError, ValueError, OverflowError) as error:
         raise BadArguments(f"The parameters can't be sent: {error}.") from None
+
+
+def _place(given: dict[str, Any], options: RunOptions) -> None:
+    """What the options say of files."""
+    files = given["files"] = together(options.get("files"), options.get("dirs"))
+    collect = given.get("collect", ())
+    if collect and not given.get("scratch"):
+        given["scratch"] = SCRATCH_BYTES
+    problem = refusal(files, given.get("scratch", 0), collect)
+    if problem:
+        raise ValueError(problem)
+
+
+def _paths(name: str, paths: Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(paths, (str, bytes)):
+        raise TypeError(f"{name} must be a list of paths, not one path.")
+    found = tuple(paths or ())
+    for path in found:
+        check_path(path)
+    if len(found) > MAX_COLLECTED:
+        raise ValueError(f"{name} can have {MAX_COLLECTED} paths, not {len(found)}; name their folder instead.")
+    return found
 
 
 def _as_it_is(_: str, value: Any) -> Any:
@@ -94,8 +130,11 @@ def _size(name: str, size: int | str | None) -> int:
     return number
 
 
-_APART = frozenset({"stdin", "job_id"})
-"""Options that are not part of the specification."""
+_APART = frozenset({"stdin", "job_id", "traceparent", "files", "dirs"})
+"""Options that are not part of the specification, or not as they are."""
+
+SCRATCH_BYTES = 64 * MIB
+"""Size of the scratch of a job that wants something back and does not say how much it may write, bytes."""
 
 _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "env": ("env", _texts),
@@ -109,5 +148,8 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "priority": ("priority", _as_it_is),
     "group": ("group", _as_it_is),
     "if_no_workers": ("if_no_workers", _as_it_is),
+    "interactive": ("stream", _as_it_is),
+    "scratch": ("scratch", _size),
+    "collect": ("collect", _paths),
 }
 """Option to the field of the specification, and what makes a value of the field of it."""

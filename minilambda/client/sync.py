@@ -7,48 +7,52 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import zmq
 
 from minilambda.client.calls import Patience
-from minilambda.client.job import QUICK, Job
+from minilambda.client.function_methods import FunctionMethods
+from minilambda.client.job import Job
 from minilambda.client.link import Link
 from minilambda.client.mapping import Input, Pipeline
 from minilambda.client.modules import Module, ModuleLike, Modules
-from minilambda.client.results import RunResult, run_result
-from minilambda.client.spec import RunOptions, job_spec, stdin_bytes, typed_values
+from minilambda.client.requests import QUICK, Requests, upload
+from minilambda.client.results import RunResult, finished
+from minilambda.client.spec import RunOptions, typed_values
 from minilambda.curve import load_peer_keys
-from minilambda.errors import InvalidModule, MinilambdaError
+from minilambda.errors import MinilambdaError
 from minilambda.messages import (
+    Call,
     Cancel,
     Hello,
     JobList,
-    JobSpec,
     ListJobs,
     ListModules,
     ListWorkers,
     ModuleList,
-    Put,
     Reply,
     Request,
     Run,
     Welcome,
     WorkerList,
 )
+from minilambda.messages.overview import ClientList, GetOverview, ListClients
+from minilambda.messages.overview import Overview as OverviewReply
 from minilambda.notation import DEFAULT_ADDRESS, endpoint
 from minilambda.sockets import seed_libzmq
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from minilambda.client.listings import Cluster, JobInfo, ModuleInfo, WorkerInfo
+    from minilambda.client.attended import Attended, OnOutput
+    from minilambda.client.listings import ClientInfo, Cluster, JobInfo, ModuleInfo, Overview, WorkerInfo
 
 _INTERRUPTED = 1.0  # an interrupted call gives the broker so long to take note of the cancel, seconds
 
 
-class Client:
+class Client(FunctionMethods):
     """A connection to a broker.
 
     It connects when it is first used, and raises ``Unreachable`` when no broker answers within ``connect_timeout``
@@ -76,9 +80,7 @@ class Client:
         self._keys = load_peer_keys(key, server_key)
         self._owner = (os.getpid(), threading.get_ident())
         self._modules = Modules()
-        self._prefix = os.urandom(8).hex()
-        self._jobs = 0  # job ids made so far
-        self._spec = JobSpec("")  # of the last job with neither arguments nor options
+        self._requests = Requests()
         self._context: zmq.Context[Any] | None = None
         self._link: Link | None = None
         self._maps: weakref.WeakSet[Generator[RunResult, None, None]] = weakref.WeakSet()  # with a connection each
@@ -117,6 +119,8 @@ class Client:
         *,
         check: bool = True,
         wait: float | None = None,
+        on_output: OnOutput | None = None,
+        stdin_fd: int | None = None,
         **options: Unpack[RunOptions],
     ) -> RunResult:
         """Run a module and wait for its result.
@@ -125,9 +129,19 @@ class Client:
         ``minilambda.errors`` that says why, with the result in its ``result``; with ``check=False`` it is returned.
         A guest that exits with another code than 0 is a completed job and raises nothing. After ``wait`` seconds
         the job is cancelled and ``TimeoutError`` raised; an interrupt cancels it too.
+
+        ``on_output`` is called with each ``Chunk`` that the guest writes, as it writes it; the result has the whole all
+        the same. What it raises cancels the job and comes out here. What can be read from the descriptor ``stdin_fd``
+        goes to the guest as it comes, to its end; that makes the job ``interactive``.
         """
         handle = self._find(module)
-        return self._run(handle, self._request(handle, args, options), check, wait)
+        by: Link | Attended = self._live()
+        if on_output is not None or stdin_fd is not None:
+            from minilambda.client.attended import Attended  # noqa: PLC0415 - few programs need it
+
+            by = Attended(self._live(), on_output, stdin_fd)
+            options["interactive"] = stdin_fd is not None or options.get("interactive", False)
+        return self._run(handle, self._requests.run(handle, args, options), check, wait, by)
 
     def call(self, module: ModuleLike, export: str, *values: Any, **options: Unpack[RunOptions]) -> Any:
         """Call an exported function with typed values and return its value; raises as ``run`` does.
@@ -137,15 +151,15 @@ class Client:
         """
         handle = self._find(module)
         options["invoke"] = export
-        request = self._request(handle, (), options, typed_values(values))
-        return self._run(handle, request, True, None).value
+        request = self._requests.run(handle, (), options, typed_values(values))
+        return self._run(handle, request, True, None, self._live()).value
 
     def submit(
         self, module: ModuleLike, args: Sequence[str | os.PathLike[str]] = (), **options: Unpack[RunOptions]
     ) -> Job:
         """Hand a job to the broker and return at once; the job goes on without this client."""
         handle = self._find(module)
-        request = self._request(handle, args, options, detach=True)
+        request = self._requests.run(handle, args, options, detach=True)
         self._live().perform(request, handle)
         return Job(self, request.job)
 
@@ -185,19 +199,13 @@ class Client:
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}.")
         handle = self._find(module)
-
-        def request(item: Input) -> Run:
-            if isinstance(item, (bytes, bytearray, memoryview)):
-                return self._request(handle, (), {**options, "stdin": bytes(item)})
-            if not isinstance(item, Mapping):
-                return self._request(handle, item, options)
-            given: Any = {**options, **item}
-            return self._request(handle, given.pop("args", ()), given)
+        options = self._requests.files.ready(options)
+        jobs = (self._requests.of_input(handle, item, options) for item in inputs)
 
         def results() -> Generator[RunResult, None, None]:
             self._check()
             with contextlib.closing(self._open()) as link:
-                yield from Pipeline(link, handle, window, ordered).run(map(request, inputs), check)
+                yield from Pipeline(link, handle, window, ordered).run(jobs, check)
 
         found = results()
         self._maps.add(found)
@@ -219,15 +227,14 @@ class Client:
         ``progress(sent, size)`` is called as the bytes go, both in bytes.
         """
         handle = self._find(module)
-        if handle.size is None:
-            raise ValueError("A module that is known by its hash only can't be uploaded.")
-        put = Put(0, handle.digest, handle.size)
+        put = upload(handle)
         link = self._live()
-        link.progress = progress
+        if progress is not None:
+            link.progress[handle.digest] = progress
         try:
             link.perform(put, handle)
         finally:
-            link.progress = None
+            link.progress.clear()
         return handle
 
     def modules(self) -> list[ModuleInfo]:
@@ -247,41 +254,30 @@ class Client:
 
         return cluster(cast(WorkerList, self.ask(ListWorkers(0), patience)))
 
+    def clients(self) -> list[ClientInfo]:
+        """The principals that have jobs, or had some since the broker began. For an admin or an observer."""
+        from minilambda.client.listings import client_infos  # noqa: PLC0415
+
+        return client_infos(cast(ClientList, self.ask(ListClients(0))))
+
+    def overview(self) -> Overview:
+        """How the broker does. For an admin or an observer."""
+        from minilambda.client.listings import overview  # noqa: PLC0415
+
+        return overview(cast(OverviewReply, self.ask(GetOverview(0))))
+
     # --- inside ---------------------------------------------------------------------------------------
 
-    def _request(
-        self,
-        module: Module,
-        args: Sequence[str | os.PathLike[str]],
-        options: RunOptions,
-        values: bytes = b"",
-        detach: bool = False,
-    ) -> Run:
-        if module.size == 0:
-            raise InvalidModule("The module is empty.")
-        self._jobs += 1
-        spec = self._spec
-        if args or options or spec.module != module.digest:
-            spec = job_spec(module.digest, args, options)
-            if not args and not options:
-                self._spec = spec
-        if not options:
-            return Run(0, f"{self._prefix}-{self._jobs}", spec, detach, values=values)
-        job_id = options.get("job_id") or f"{self._prefix}-{self._jobs}"
-        return Run(0, job_id, spec, detach, stdin=stdin_bytes(options), values=values)
-
-    def _run(self, module: Module, request: Run, check: bool, wait: float | None) -> RunResult:
+    def _run(
+        self, module: Module | None, request: Run | Call, check: bool, wait: float | None, by: Link | Attended
+    ) -> RunResult:
         try:
-            reply: Any = self._live().perform(request, module, wait)
+            reply: Any = by.perform(request, module, wait)
         except (KeyboardInterrupt, SystemExit, TimeoutError):
             with contextlib.suppress(MinilambdaError, zmq.ZMQError):
                 self._live().perform(Cancel(0, request.job), patience=_INTERRUPTED)
             raise
-        result = run_result(reply)
-        failure = result.exception() if check and result.error is not None else None
-        if failure is not None:
-            raise failure
-        return result
+        return finished(reply, check)
 
     def limits(self) -> Welcome:
         """What the broker says of itself: its version, its limits and its intervals."""
@@ -296,6 +292,10 @@ class Client:
     def ask(self, message: Request, patience: float = QUICK) -> Reply:
         """One request and its reply, for what has no method of its own. ``patience`` is in seconds."""
         return self._live().perform(message, patience=patience)
+
+    def link(self) -> Link:
+        """The connection, for what has no method of its own."""
+        return self._live()
 
     def _live(self) -> Link:
         if self._link is None or (os.getpid(), threading.get_ident()) != self._owner:

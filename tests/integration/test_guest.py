@@ -99,6 +99,12 @@ def test_standard_input_arrives_whole(host: GuestProcess) -> None:
     assert host.run(wat.CAT).stdout == b""
 
 
+def test_input_through_a_pipe_arrives_whole_and_is_one_guests_own(host: GuestProcess) -> None:
+    assert host.run(wat.CAT, piped=b"piped").stdout == b"piped"
+    assert host.run(wat.CAT, piped=b"other").stdout == b"other"
+    assert host.run(wat.CAT).stdout == b""
+
+
 def test_arguments_and_environment_are_the_jobs_own(host: GuestProcess) -> None:
     args = host.run(wat.ARGS, args=("one", "zwei ü"))
     env = host.run(wat.ENVIRON, env=(("NAME", "value"), ("OTHER", "")))

@@ -79,7 +79,7 @@ def test_hello_is_welcomed_with_the_limits(plain: Plain) -> None:
     header, _ = plain.ask("hello")
 
     assert header["type"] == "welcome" and header["principal"] == "local" and header["versions"] == [1]
-    assert {"streams", "files"}.isdisjoint(header["features"])
+    assert header["features"] == ["streams", "files", "functions"]
     limits = ("max_module_bytes", "max_stdin_bytes", "max_request_bytes", "resend_ms", "max_wait_ms")
     assert all(header[limit] > 0 for limit in limits)
 
@@ -139,6 +139,38 @@ def test_bytes_with_another_hash_are_refused(plain: Plain) -> None:
     named = {"module": digest(b"something else"), "size": len(HELLO)}
     assert plain.refused("put", {"data": HELLO}, **named) == "bad_request"
     assert plain.refused("run", {"wasm": HELLO}, job=new_job(), spec=spec(b"something else")) == "bad_request"
+
+
+def test_files_go_along_and_come_back(plain: Plain) -> None:
+    # given a file that the broker does not have
+    wasm, text = (ROOT / "examples" / "lines.wasm").read_bytes(), f"one\n{uuid.uuid4()}".encode()
+    files = {"/in.txt": digest(text), "/sub/empty": digest(b"")}
+    request = {"job": new_job(), "spec": spec(wasm, files=files, scratch=65536, collect=["/tmp/out.txt", "/tmp/no"])}
+    header, _ = plain.ask("run", {"wasm": wasm}, **request)
+    assert header["code"] == "not_found" and digest(text) in header["message"]
+    # when
+    assert plain.ask("put", module=digest(b""), size=0)[0]["complete"] is True
+    assert plain.ask("put", {"data": text}, module=digest(text), size=len(text))[0]["complete"] is True
+    # then
+    header, bodies = plain.ask("run", **request)
+    assert header["result"]["state"] == "completed"
+    numbered = b"1\t" + text.replace(b"\n", b"\n2\t")
+    assert msgpack.unpackb(bodies["collected"]) == {"/tmp/out.txt": numbered, "/tmp/no": None}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"files": {"/a/../b": digest(b"")}},
+        {"files": {"a": digest(b"")}},
+        {"files": {"/a": digest(b""), "/a/b": digest(b"")}},
+        {"files": {"/tmp/a": digest(b"")}, "scratch": 1},
+        {"collect": ["/out"], "scratch": 1},
+        {"collect": ["/tmp/out"]},
+    ],
+)
+def test_paths_that_can_not_be_are_refused(plain: Plain, keys: dict[str, Any]) -> None:
+    assert plain.refused("run", **run(HELLO, **keys)) == "bad_request"
 
 
 def test_a_small_body_may_stand_in_the_header(plain: Plain) -> None:
@@ -216,6 +248,27 @@ def test_the_workers_are_listed(cluster: Cluster, plain: Plain) -> None:
     assert row["name"] == "worker-1" and row["pid"] == cluster.service("worker-1").process.pid
     assert row["state"] in ("idle", "busy", "draining", "lost") and row["slots"] == 2
     assert {"id", "queue", "done", "seen_ms", "host", "version"} < row.keys() and header["queued"] == 0
+
+
+def test_a_function_is_deployed_called_and_rolled_back(plain: Plain) -> None:
+    # given two versions, the second one with other arguments
+    name, wasm = "f" + new_job(), wat.wasm(wat.printing(f"called {uuid.uuid4()}\n"))
+    assert plain.refused("deploy", function=name, spec=spec(wasm)) == "not_found"
+    first, _ = plain.ask("deploy", {"wasm": wasm}, function=name, spec=spec(wasm))
+    assert first == {"type": "deployed", "function": name, "version": 1, "alias": "live"}
+    assert plain.ask("deploy", function=name, spec=spec(wasm, args=["x"]))[0]["version"] == 2
+    # then
+    job = new_job()
+    result, bodies = plain.ask("call", job=job, function=name)
+    assert result["result"]["state"] == "completed" and bodies["stdout"].startswith(b"called")
+    back = {"function": name, "alias": "live", "leaving": 2}
+    assert [plain.ask("set_alias", **back)[0]["version"] for _ in range(2)] == [1, 1]
+    assert plain.ask("call", job=job, function=name, again=True) == (result, bodies)
+    (row,) = [each for each in plain.ask("list_functions")[0]["functions"] if each["function"] == name]
+    assert (row["version"], row["module"], row["aliases"], row["versions"]) == (1, digest(wasm), ["live"], 2)
+    assert plain.refused("undeploy", function=name, version=1) == "conflict"
+    assert plain.ask("undeploy", function=name)[0] == {"type": "deployed", "function": name, "version": 0}
+    assert plain.refused("call", job=new_job(), function=name) == "not_found"
 
 
 # --- sending again -------------------------------------------------------------------------------------------

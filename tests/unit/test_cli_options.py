@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minilambda.cli import broker, client, main, options, up, worker
+from minilambda.cli import alias, broker, client, deploy, main, options, rollback, undeploy, up, worker
 from minilambda.cli.options import BadOption, Options
 from minilambda.notation import GIB, MIB
 
@@ -125,20 +125,24 @@ COMMANDS = [
     ("minilambda-worker", worker.USAGE, []),
     ("minilambda-client", client.USAGE, ["x.wasm"]),
     ("minilambda up", up.USAGE, ["up"]),
+    ("minilambda deploy", deploy.USAGE, ["deploy", "f", "x.wasm"]),
+    ("minilambda rollback", rollback.USAGE, ["rollback", "f"]),
+    ("minilambda undeploy", undeploy.USAGE, ["undeploy", "f", "2"]),
 ]
+ALIAS = ("minilambda alias", alias.USAGE, ["alias", "f", "live", "2"])
 
 
 @pytest.mark.parametrize(("program", "usage", "words"), COMMANDS)
 def test_a_usage_takes_every_option_that_it_lists(program: str, usage: str, words: list[str]) -> None:
     args = options.parse(program, usage, words)
     for name in args:
-        if name.startswith("--") and name not in ("--help", "--version"):
+        if name.startswith("--") and name not in ("--", "--help", "--version"):
             takes_value = args[name] is None or isinstance(args[name], list)
             given = [name, "v"] if takes_value else [name]
             assert options.parse(program, usage, [*words[:1], *given, *words[1:]] if words == ["up"] else given + words)
 
 
-@pytest.mark.parametrize(("program", "usage", "words"), COMMANDS)
+@pytest.mark.parametrize(("program", "usage", "words"), [*COMMANDS, ALIAS])
 def test_the_help_names_the_variable_rule_and_the_exit_codes(program: str, usage: str, words: list[str]) -> None:
     assert "MINILAMBDA_" in usage
     assert "Exit codes" in usage
