@@ -1,0 +1,35 @@
+"""What the pages say is typed, and comes out: the commands and programs of all pages, one page after the other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.pages import PAGES, name, typed
+from tests.reader import Reader
+from tests.test_docs import COMMANDS_ELSEWHERE, PAGES_ELSEWHERE
+
+def elsewhere(page: Path) -> tuple[str, ...]:
+    """Beginnings of the commands of a page that are not for here."""
+    return tuple(start for where, start in COMMANDS_ELSEWHERE if where == name(page))
+
+
+HERE = [page for page in PAGES if name(page) not in PAGES_ELSEWHERE and typed(page, elsewhere(page))]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("page", HERE, ids=name)
+def test_what_a_page_says_comes_out(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    text = page.read_text(encoding="utf-8")
+    if "curl " in text and not shutil.which("curl"):
+        pytest.skip("there is no curl here")
+    starts = "$ minilambda up" in text or "$ bin/minilambda up" in text
+    running: Cluster | None = None if starts else request.getfixturevalue("cluster")
+    reader = Reader(tmp_path, running.address if running else "")
+    try:
+        assert reader.follow(page, elsewhere(page))
+    finally:
+        reader.close()
