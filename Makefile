@@ -1,4 +1,4 @@
-# Everything happens in .venv, .venv-peers and .guests beside this file; `make clean` removes them.
+# Everything happens in .venv, .venv-peers, .guests and .page beside this file; `make clean` removes them.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -6,7 +6,7 @@ PEERS := .venv-peers
 AT_A_TIME ?= 3# test files that run at the same time; they mostly wait
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test guests test-guests check format audit units bench peers sim chaos fuzz clean
+.PHONY: help venv demo test guests test-guests test-page check format audit units bench peers sim chaos fuzz schema clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ guests: $(VENV)/.stamp-guests ## download and build the real guests into .guests
 
 test-guests: guests ## the tests with real guests: CPython, a Python component, a C program
 	$(PY) -m pytest tests/real $(ARGS)
+
+test-page: $(VENV)/.stamp-page .page/axe.min.js ## the live page in a real browser (needs chromium and npm: apt-get install chromium npm)
+	$(PY) -m pytest tests/page $(ARGS)
 
 check: venv ## lint, format, types
 	$(PY) -m ruff check .
@@ -53,8 +56,11 @@ chaos: venv ## kill, freeze and part real processes under load; SECONDS=60 SEED=
 fuzz: venv ## feed hostile input to parts and to a whole broker; SECONDS=60 TARGET=decoder|cores|words|broker SEED=n, ARGS=--atheris
 	$(PY) -m tests.fuzz $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(TARGET),--target=$(TARGET)) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
+schema: $(VENV)/.stamp-schema ## requests of all kinds from the gateway's OpenAPI document; ARGS="--max-examples 100" for more
+	@$(PY) tools/schema.py $(ARGS)
+
 clean: ## remove everything that make made
-	rm -rf $(VENV) $(PEERS) .guests benchmarks/out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .guests .page benchmarks/out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.stamp: setup.cfg pyproject.toml tools/venv.sh
@@ -68,6 +74,17 @@ $(VENV)/.stamp-audit: $(VENV)/.stamp
 $(VENV)/.stamp-guests: $(VENV)/.stamp
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) guests
 	@touch $@
+
+$(VENV)/.stamp-schema: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) schema
+	@touch $@
+
+$(VENV)/.stamp-page: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) web,page
+	@touch $@
+
+.page/axe.min.js: tools/axe.sh
+	@sh tools/axe.sh .page
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) bench

@@ -21,7 +21,8 @@ Usage:
 
 Options:
   --full                 The long forms: about forty minutes. Without it the quick ones: about six.
-  --only=<names>         Some of peers, cold_start, throughput, hops, memory, scale, nodes, with commas between.
+  --only=<names>         Some of peers, cold_start, throughput, clients, hops, live, memory, scale, nodes, with
+                         commas between.
   --out=<dir>            Where each leaves its figures and its text. Default: benchmarks/out
   --from=<dir>           Measure nothing: the page of an earlier run.
   --write                Put the figures into docs/performance.md.
@@ -31,7 +32,7 @@ Options:
 Leave the machine alone meanwhile.
 """
 
-SCRIPTS = ("peers", "cold_start", "throughput", "hops", "memory", "scale", "nodes")
+SCRIPTS = ("peers", "cold_start", "throughput", "clients", "hops", "live", "memory", "scale", "nodes")
 PAGE = ROOT / "docs" / "performance.md"
 
 
