@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from minilambda.client.calls import PIECE, Action, Patience, Send
 from minilambda.client.core import Core
+from minilambda.client.live import Heard
 from minilambda.messages import (
+    Credit,
     GetStatus,
     JobResult,
     JobSpec,
@@ -15,6 +17,7 @@ from minilambda.messages import (
     Request,
     Result,
     Run,
+    Unfollow,
     Welcome,
 )
 
@@ -40,18 +43,23 @@ class Talk:
         self.core = Core("tcp://broker:1", patience)
         self.now = 100.0
         self.sent: list[Send] = []
+        self.heard: list[Heard] = []
         self.ended: dict[int, Reply | Exception] = {}
 
     def take(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Send):
                 self.sent.append(action)
+            elif isinstance(action, Heard):
+                self.heard.append(action)
             else:
                 assert action.call not in self.ended, "a call ends once"
                 self.ended[action.call] = action.outcome
 
-    def start(self, message: Request, source: Bytes | None = None, patience: float | None = None) -> int:
-        number, actions = self.core.start(message, self.now, source, patience)
+    def start(
+        self, message: Request, source: Bytes | None = None, patience: float | None = None, beside: int = 0
+    ) -> int:
+        number, actions = self.core.start(message, self.now, source, patience, beside)
         self.take(actions)
         return number
 
@@ -66,7 +74,7 @@ class Talk:
             self.take(self.core.tick(self.now))
         self.now = end
 
-    def last(self) -> Request:
+    def last(self) -> Request | Credit | Unfollow:
         return self.sent[-1].message
 
     def greet(self, **limits: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.cluster import Cluster
+from tests.cluster import ROOT, Cluster
 
 
 def test_a_script_from_stdin_runs_with_no_arguments(cluster: Cluster, python_wasm: Path) -> None:
@@ -87,3 +89,45 @@ def test_the_second_run_is_warm(cluster: Cluster, python_wasm: Path) -> None:
     tiers = {cluster.run_json(python_wasm, "-c", "pass")["tier"] for _ in range(4)}
     assert "warm" in tiers
     assert "compiled" not in tiers
+
+
+def test_a_package_goes_along_and_a_table_comes_back(cluster: Cluster, python_wasm: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "report" / "run.py"), cluster.address],
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "3 cities\ncity,amount\nKyoto,40.00\nLima,5.00\nOslo,20.00\n"
+
+
+def test_the_same_by_the_command_line(cluster: Cluster, python_wasm: Path, tmp_path: Path) -> None:
+    report = ROOT / "examples" / "report"
+    options = (
+        *("--env", "PYTHONPATH=/lib", "--dir", f"/lib={report}/lib", "--file", f"/main.py={report}/report.py"),
+        *("--file", f"/data/sales.csv={report}/sales.csv", "--collect", f"/tmp/report.csv={tmp_path}/report.csv"),
+    )
+    ended = cluster.run(python_wasm, "/main.py", options=options)
+    assert (ended.code, ended.stdout, ended.stderr) == (0, b"3 cities\n", b"")
+    assert (tmp_path / "report.csv").read_text() == "city,amount\nKyoto,40.00\nLima,5.00\nOslo,20.00\n"
+
+
+def test_the_files_of_a_job_are_all_that_a_guest_sees(cluster: Cluster, python_wasm: Path) -> None:
+    script = b"""
+import os
+print(sorted(os.listdir("/")), os.listdir("/tmp"))
+for attempt in (lambda: open("/in.txt", "w"), lambda: os.mkdir("/new"), lambda: open("/tmp/../../etc/passwd")):
+    try:
+        print("granted", attempt())
+    except OSError as error:
+        print("refused")
+os.symlink("../in.txt", "/tmp/link")
+os.mkdir("/tmp/folder")
+open("/tmp/folder/file", "w").write("left")
+"""
+    with cluster.connect() as client:
+        result = client.run(python_wasm, stdin=script, files={"/in.txt": b""}, collect=["/tmp"])
+    said = (result.stdout_text, result.stderr_text)
+    assert said == ("['in.txt', 'tmp'] []\nrefused\nrefused\nrefused\n", "")
+    assert result.files == {"/tmp/folder/file": b"left"} and not result.missing
