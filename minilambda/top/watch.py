@@ -39,6 +39,7 @@ class Watch:
         self.rates: deque[float] = deque(maxlen=KEPT)  # the same, one a round
         self.queue: deque[float] = deque(maxlen=KEPT)  # jobs in the broker's queue, one a round
         self._measured: tuple[float, Overview] | None = None  # the last overview, and when it came
+        self._overview_at = 0.0  # when the last one came, also one from before the broker was away
         self._workers: dict[str, WorkerInfo] | None = None  # by id; None: not known yet
         self._failed: dict[tuple[str, str], None] = {}  # failed jobs that were told, oldest first
         self._asked: str | None = None  # what the last list of jobs was about; None: there was none
@@ -89,7 +90,7 @@ class Watch:
     def _overview(self, new: Overview, at: float, told: Counter[str]) -> list[Note]:
         old = self.latest.overview
         notes = []
-        if old is not None and new.up_ms < old.up_ms:
+        if old is not None and (new.up_ms < old.up_ms or new.up_ms / 1000 < at - self._overview_at):
             notes.append(Note("the broker was restarted; its counts begin anew", WAIT))
             self._measured = old = None
         if self._measured is not None and at > self._measured[0]:
@@ -97,7 +98,7 @@ class Watch:
             ended = sum(new.outcomes.values()) - sum(before.outcomes.values())
             self.rate = max(0, ended) / (at - then)
             self.rates.append(self.rate)
-        self._measured = (at, new)
+        self._measured, self._overview_at = (at, new), at
         self.queue.append(new.queued)
         if old is None:
             return notes

@@ -180,7 +180,7 @@ def test_failures_that_another_list_shows_first_are_no_news() -> None:
 def test_a_broker_that_is_away_comes_back_and_is_another_one_is_told_of() -> None:
     watch = Watch()
     watch.take(Sample(1, overview()))
-    watch.take(Sample(3, overview(outcomes={"completed": 10})))
+    watch.take(Sample(3, overview(outcomes={"completed": 10}, up_ms=7000.0)))
     assert watch.rate == 5
     assert texts(watch.away(4, "No answer.")) == ["the broker is away: No answer."]
     assert not watch.away(8, "No answer.")
@@ -189,6 +189,9 @@ def test_a_broker_that_is_away_comes_back_and_is_another_one_is_told_of() -> Non
     assert texts(notes) == ["the broker is back after 6 s", "the broker was restarted; its counts begin anew"]
     watch.take(Sample(11, overview(up_ms=1100.0, outcomes={"completed": 3})))
     assert watch.rate == 3
+    watch.away(12, "No answer.")
+    notes = watch.take(Sample(20, overview(up_ms=8000.0)))  # longer up than the last one was, but not since then
+    assert texts(notes)[1:] == ["the broker was restarted; its counts begin anew"]
 
 
 # --- the top, the bottom ------------------------------------------------------------------------------
