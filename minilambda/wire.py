@@ -79,18 +79,18 @@ def decode(frames: Frames, accepted: dict[str, type[Message]], max_body: int) ->
     ``accepted`` maps the wire names that the receiver takes to their classes (see ``by_name``); ``max_body`` is the
     most that all bodies together may have, bytes. Raises ``Malformed``, whose ``error`` says what is wrong.
     """
-    if not frames or len(frames[0]) > MAX_FRAME:
+    if not frames or (size := len(frames[0])) > MAX_FRAME:
         raise Malformed(BadRequest("A message is a header of at most 256 KiB, and its bodies."))
     try:
         header = _unpackb(frames[0])
         cls = accepted[header["type"]]
         if header["v"] is VERSION:  # as every int of this size is; if not, the careful way is right as well
             read = _READERS.get(cls) or reader_of(cls)
-            if len(frames) == 1 and "bodies" not in header:
+            alone = len(frames) == 1
+            if alone and "bodies" not in header:
                 message: Message | None = read(header, None, 2)
             else:
-                inside = len(frames) == 1 and len(frames[0]) <= max_body
-                bodies = _in_place(header["bodies"]) if inside else None
+                bodies = _in_place(header["bodies"]) if alone and size <= max_body else None
                 if bodies is None:
                     bodies = _bodies(header.get("bodies", ()), frames, shape_of(cls).bodies, max_body)
                 message = read(header, bodies, 3)

@@ -152,7 +152,7 @@ class ClientSide:
         if core.quotas is not None:
             core.quotas.check_job(key[0], core.queue.waiting_of(key[0]), core.scheduler.knows(spec.module), now)
         cost = cost_of(texts, stdin, values, len(spec.files))
-        if core.queue.size + len(core.settling) >= settings.max_queued:
+        if core.queue.size + core.settling.size >= settings.max_queued:
             raise Busy(f"The queue is full: {settings.max_queued} jobs wait.")
         if core.input_bytes + cost > settings.max_queued_bytes:
             raise Busy(f"The queue is full: its jobs have {core.input_bytes} bytes of input.")

@@ -31,11 +31,13 @@ def check_paths(spec: JobSpec) -> None:
 
 def check_spec(spec: JobSpec) -> int:
     """What the texts of a specification take, bytes. Raises ``InputTooLarge`` and ``BadRequest`` where none may."""
+    if not (spec.args or spec.env or spec.files or spec.collect):
+        return 0
     texts = spec_bytes(spec)
     if texts > MAX_SPEC_BYTES:
         what = "Arguments, environment and the paths of files"
         raise InputTooLarge(f"{what} have {texts} bytes, the broker accepts {MAX_SPEC_BYTES}.")
-    if texts and (spec.files or spec.collect):
+    if spec.files or spec.collect:
         check_paths(spec)
     return texts
 

@@ -85,6 +85,7 @@ class Core(Answers):
         self._disk_side = DiskSide(self)
         self.access = AccessSide(self, self._worker_side.forget)
         self._handlers: dict[type[Message], Handler] = {**self._client_side.handlers, **self._worker_side.handlers}
+        self._requests = frozenset(kind for kind in self._handlers if issubclass(kind, Request))
 
     # --- the shell's side ------------------------------------------------------------------------
 
@@ -110,12 +111,13 @@ class Core(Answers):
 
     def receive(self, route: Route, principal: str, message: Message, now: float) -> list[Action]:
         """The same as ``handle`` of a ``Received``."""
+        kind = type(message)
         try:
             if self.access.authority is not None:
-                self.access.check(principal, type(message))
-            if principal in self.meters.clients and isinstance(message, Request):
-                self.meters.clients[principal].seen_at = now
-            self._handlers[type(message)](route, principal, message, now)
+                self.access.check(principal, kind)
+            if kind in self._requests and (meter := self.meters.clients.get(principal)) is not None:
+                meter.seen_at = now
+            self._handlers[kind](route, principal, message, now)
         except RequestError as error:
             self.refuse(route, message, error)
         return self._settle(now)

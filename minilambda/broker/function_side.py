@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from minilambda.broker.core import Core
     from minilambda.broker.jobs import Job
 
-MAX_PENDING = 10_000
-"""Changes that wait for the disk, at most."""
+MAX_PENDING, MAX_PENDING_BYTES = 10_000, 32 * 1024 * 1024
+"""Changes that wait for the disk, at most, and what the versions take in memory that they make and drop, about."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +60,7 @@ class Pending:
     before: Function | None  # as it was
     after: Function | None  # as it is since
     gone: tuple[Version, ...]  # versions whose modules and files are held until it is safe
+    cost: int  # what those and the versions that it makes take in memory, about, bytes
     route: Route
     reply: Deployed
 
@@ -84,6 +85,7 @@ class FunctionSide:
         self._keep = keep
         self.table = Functions()
         self.pending: deque[Pending] = deque()  # in the order of their writes
+        self._cost = 0  # of all of them, bytes
         self.handlers: dict[type[Message], Callable[[Route, str, Any, float], None]] = {
             Deploy: self._deploy,
             SetAlias: self._set_alias,
@@ -147,7 +149,7 @@ class FunctionSide:
         promises = self._core.promises
         if promises.durable and (promises.stuck or (more and not promises.accepting)):
             raise StorageFailed()
-        if len(self.pending) >= MAX_PENDING:
+        if len(self.pending) >= MAX_PENDING or self._cost >= MAX_PENDING_BYTES:
             raise Busy("The broker's disk is slow and too many changes of functions wait for it.")
 
     def _change(self, route: Route, key: FunctionKey, after: Function | None, reply: Deployed, now: float) -> None:
@@ -159,7 +161,9 @@ class FunctionSide:
         if not number and self.pending:  # nothing has changed, but what was before may not be safe
             number = self.pending[-1].number
         if number:
-            self.pending.append(Pending(number, key, before, after, gone, route, reply))
+            cost = sum(version.cost for version in (*gone, *dropped(after, before)))
+            self.pending.append(Pending(number, key, before, after, gone, cost, route, reply))
+            self._cost += cost
         else:
             self._let_go(gone, now)
             core.send(route, reply)
@@ -181,6 +185,7 @@ class FunctionSide:
         """The writes up to this number are safe."""
         while self.pending and self.pending[0].number <= number:
             change = self.pending.popleft()
+            self._cost -= change.cost
             self._let_go(change.gone, now)
             self._core.send(change.route, change.reply)
 
@@ -188,6 +193,7 @@ class FunctionSide:
         """The disk does not take what waits for it: all that is undone, the latest first."""
         while self.pending:
             change = self.pending.pop()
+            self._cost -= change.cost
             self.table.put(change.key, change.before)
             self._write(change.key, change.after, change.before)
             self._let_go(dropped(change.after, change.before), now)

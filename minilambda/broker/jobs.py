@@ -225,8 +225,6 @@ def ref_of(job: Job) -> JobRef:
 
 def spec_bytes(spec: JobSpec) -> int:
     """What the texts of a spec take in a header, bytes."""
-    if not (spec.args or spec.env or spec.files or spec.collect):
-        return 0
     total = 0
     for text in spec.args:
         total += len(text.encode()) + 5

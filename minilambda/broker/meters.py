@@ -66,6 +66,7 @@ class Meters:
         self.completed = 0  # jobs
         self.failures: dict[str, int] = {}  # other ended jobs by code
         self.clients: dict[str, ClientMeter] = {}  # by principal
+        self.timing = False  # whether somebody wants the histograms
         self.queue_wait = Histogram()  # of jobs that were given to a worker: in the broker's queue and the worker's
         self.totals = {tier: TierMeter() for tier in TIERS}  # accepted to result
         self.phases = {phase: Histogram() for phase in PHASES}  # of the jobs that had such a phase
@@ -99,9 +100,11 @@ class Meters:
         else:
             self._failed(meter, result.state, result.error.code)
         total, tier = usage.total_ms, self.totals[result.tier]
+        tier.recent.append(total)
+        if not self.timing:
+            return
         tier.counts[bisect_left(BOUNDS, total)] += 1
         tier.total += total
-        tier.recent.append(total)
         if job.attempt:
             waited, seen = usage.queued_ms, self.queue_wait
             seen.counts[bisect_left(BOUNDS, waited)] += 1

@@ -27,6 +27,7 @@ class BrokerMetrics:
     """Makes the families of one broker. Raises ``MissingExtra``."""
 
     def __init__(self, core: Core, traffic: Callable[[], Traffic], untraced: Callable[[], int]) -> None:
+        core.meters.timing = True
         self._core = core
         self._traffic = traffic
         self._untraced = untraced  # jobs of which the spans had to be dropped, so far

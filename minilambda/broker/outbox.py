@@ -76,14 +76,16 @@ class Outbox:
         self._flying = 0  # of all connections, bytes
         self.waiting = False  # whether ``flush`` has anything to do
         self.lost: list[Unreachable] = []  # what could not be sent, until ``dropped`` is asked
+        self.counting = False  # whether somebody wants to know the next two
         self.messages = 0  # that were to be sent so far
         self.bytes = 0  # of them, without envelopes
 
     def send(self, route: Route, message: Message, frames: list[bytes]) -> None:
         """Send a message behind what waits for the same connection; ``frames`` are those behind the envelope."""
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
-        self.messages += 1
-        self.bytes += size
+        if self.counting:
+            self.messages += 1
+            self.bytes += size
         frames = [*route, *frames]
         connection = self._connections.get(route[0]) if self.waiting else None
         if connection is None:

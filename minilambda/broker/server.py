@@ -169,8 +169,9 @@ class Server:
             self.telemetry.close()
 
     def traffic(self) -> Traffic:
-        """What has gone through the socket so far. Any thread may ask."""
+        """What has gone through the socket since this was asked first. Any thread may ask."""
         transport, outbox = self._transport, self._outbox
+        transport.counting = outbox.counting = True
         return Traffic(transport.messages, transport.bytes, outbox.messages, outbox.bytes)
 
     def stop(self) -> None:

@@ -15,22 +15,22 @@ class Settling:
         self.open = False  # that time has not passed
         self.awaited: set[str] = set()  # ids of the workers that are not back yet
         self._jobs: dict[str, dict[JobKey, Job]] = {}  # by the worker that may have them, "" for any
-        self._size = 0  # jobs in limbo: each new job asks for it, whatever the number of workers
+        self.size = 0  # jobs in limbo: each new job asks for it, whatever the number of workers
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def add(self, job: Job) -> None:
         """The job must not be here."""
         self._jobs.setdefault(job.holder, {})[job.key] = job
-        self._size += 1
+        self.size += 1
 
     def remove(self, job: Job) -> None:
         """Raises ``InvariantError`` for a job that is not here."""
         jobs = self._jobs.get(job.holder, {})
         if jobs.pop(job.key, None) is None:
             raise InvariantError(job.tell("it is not in limbo"))
-        self._size -= 1
+        self.size -= 1
         if not jobs:
             del self._jobs[job.holder]
 

@@ -53,6 +53,7 @@ class Telemetry:
             from minilambda.broker.metrics import BrokerMetrics  # noqa: PLC0415
             from minilambda.exporter import Exporter  # noqa: PLC0415
 
+            traffic()  # it is counted from now on
             self._exporter = Exporter(wanted.metrics, BrokerMetrics(core, traffic, self._untraced).collect)
         core.telling = ALL if self._lines else TRACED if self._tracer is not None else NOBODY
 

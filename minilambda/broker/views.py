@@ -41,9 +41,11 @@ def final_result(job: Job, result: Result, now: float) -> Result:
     """The result with what only the broker knows: who ran it, which attempt it was, how long it all took."""
     usage = result.usage
     state, error = result.state, result.error
-    if state not in TERMINAL or (state != "completed" and error is None):
+    if state == "completed" and error is None:
+        pass
+    elif state not in TERMINAL or error is None:
         state, error = "failed", ErrorInfo("internal", "The worker sent a result without a proper end.")
-    elif state == "completed" and error is not None:
+    elif state == "completed":
         state = "failed"
     return Result(
         state,

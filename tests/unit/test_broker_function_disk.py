@@ -9,6 +9,7 @@ import pytest
 
 from minilambda.broker import tables
 from minilambda.broker.events import DiskFailing, DiskWorks, ModuleUnsaved, Received
+from minilambda.broker.function_side import MAX_PENDING_BYTES
 from minilambda.messages import Accepted, Deploy, Deployed, JobSpec, Message, SetAlias, Undeploy
 from minilambda.settings import BrokerSettings
 from tests.broker_world import DIGEST, WASM, World, digest_of
@@ -101,6 +102,20 @@ def test_a_disk_that_stops_undoes_what_it_has_not_taken() -> None:
     world.sync()
     world.crash(0.0)
     assert [rows(world, "f"), rows(world, "gone"), rows(world)] == before
+
+
+def test_large_versions_that_wait_for_the_disk_are_few() -> None:
+    # given a client that makes one after the other, faster than the disk takes them
+    world = World(durable=True)
+    deploy(world)
+    specs = [JobSpec(DIGEST, env={"A": f"{number}" + "x" * 200_000}) for number in range(400)]
+    answers = [each for spec in specs for each in world.give("d", Deploy(1, "f", spec))]
+    # then it is refused in time, and goes on when the disk has caught up
+    assert {refused([each]) for each in answers} == {"busy"}
+    assert sum(change.cost for change in world.core.functions.pending) < MAX_PENDING_BYTES + 1_000_000
+    world.sync()
+    world.take("d")
+    assert world.give("d", Deploy(2, "f", specs[-1])) == []
 
 
 def test_a_full_disk_takes_no_versions_but_lets_some_go() -> None:
