@@ -91,7 +91,7 @@ class _Source:
 
     def write(self, first: dict[str, int | str]) -> Any:
         fields = self._shape.fields.values()
-        if self._shape.cls in SHARED:  # one that was read and is shared has only its key
+        if self._shape.cls in SHARED:  # one that is shared has only its key
             (key,) = self._shape.required
             self._names["shared"] = _shared(self._shape.cls)
             self._add(f"if shared.get(m.{key}) is m:", f"    return {{{key!r}: m.{key}}}")
@@ -108,6 +108,9 @@ class _Source:
             for name in self._shape.bodies:
                 self._add(f"x = m.{name}", "if x:", f"    b.append(({name!r}, x))")
             self._add("if b:", "    h['bodies'] = b")
+        if self._shape.cls in SHARED:
+            self._add(f"share = len(h) == 1 and m.{key} not in shared")
+            self._remember("m")
         self._add("return h")
         return self._made("write(m)")
 
@@ -152,7 +155,7 @@ class _Source:
         self._add("if n:", "    return None")  # there is a key that is no field, or an explicit None
         self._read_bodies()
         if share:
-            self._remember()
+            self._remember("o")
         self._add("return o")
         return self._made("read(h, bodies, spare)")
 
@@ -210,10 +213,10 @@ class _Source:
         self._add("if not n:", f"    v = shared.get(h[{key!r}])", "    if v is not None:", "        return v")
         self._add("    share = True", "else:", "    share = False")
 
-    def _remember(self) -> None:
+    def _remember(self, name: str) -> None:
         (key,) = self._shape.required
         self._add("if share:", f"    if len(shared) >= {MAX_SHARED}:", "        shared.clear()")
-        self._add(f"    shared[h[{key!r}]] = o")
+        self._add(f"    shared[h[{key!r}]] = {name}")
 
 
 def _shared(cls: type[Any]) -> dict[Any, Any]:

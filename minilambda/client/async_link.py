@@ -178,10 +178,12 @@ class AsyncLink(Connection):
             self._again.cancel()
             self._again = None
         ended = self.pump(_MOST)
-        if self.heard:
-            self._pass_on()
-        for one in ended:
-            self._tell(one)
+        try:
+            if self.heard:
+                self._pass_on()
+        finally:  # an interrupt while a listener runs keeps no other task from its end
+            for one in ended:
+                self._tell(one)
         if (self.more or self._connected()) and self._again is None:
             self._again = self.loop.call_soon(self._turn)
         self._set_timer()

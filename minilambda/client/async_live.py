@@ -71,6 +71,8 @@ async def attended(
             return
         try:
             tell(chunk)
+        except asyncio.CancelledError:
+            future.cancel()
         except Exception as error:
             settle(future, error)
         link.consumed(follow, len(chunk.data))

@@ -85,7 +85,9 @@ class Connection:
             if isinstance(error, zmq.ZMQError):
                 raise BadSetting(f"{endpoint} can't be connected to: {error.strerror}.") from None
             raise
-        self._send, self._recv, self._get = self._socket.send, self._socket.recv, self._socket.get
+        plain = _plain(self._socket)
+        self._send, self._recv = plain.send, plain.recv
+        self._get = self._socket.get
         self._recv_ms = -1  # how long the socket waits in a recv, milliseconds; -1: without end
 
     @property
@@ -180,7 +182,7 @@ class Connection:
             frames = encode(message)
             if len(frames[0]) > MAX_FRAME:  # bodies are cut
                 raise InputTooLarge(f"The request's header has more than {MAX_FRAME} bytes.")
-        except (MinilambdaError, OSError, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # also what the caller's ``progress`` raises
             self._carry_out(self._core.fail(message.request, error, time.monotonic()))
             return
         if self._pending or not self._push(frames):  # in their order
@@ -261,13 +263,14 @@ class Connection:
             self._recv_ms = millis
         for _ in range(most):
             try:
-                frame = self._recv(flags)
+                first = self._recv(flags)
                 flags = _NOW
-                while not frame:  # the empty one before each message
-                    frame = self._recv(flags)
-                frames = [frame]
-                while self._get(_RCVMORE):
-                    frames.append(self._recv(flags))
+                frames = [first] if first else []  # the empty one before each message
+                more = not first or bool(self._get(_RCVMORE))
+                while more:  # a frame that is not copied by libzmq's binding knows whether it is the last
+                    frame: Any = self._recv(flags, False)
+                    frames.append(frame.bytes)
+                    more = frame.more
             except zmq.Again:
                 return True
             now = time.monotonic()
@@ -279,6 +282,11 @@ class Connection:
             else:
                 self._carry_out(self._core.received(reply, now))
         return False
+
+
+def _plain(socket: zmq.Socket[bytes]) -> Any:
+    """The socket without the layer of Python above it, which only knows options that are not used here."""
+    return super(zmq.Socket, socket)
 
 
 def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:

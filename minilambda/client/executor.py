@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from minilambda.client.calls import Patience
@@ -159,6 +160,7 @@ class Executor(concurrent.futures.Executor):
                 self.kill(future)
 
     def _find(self, module: ModuleLike) -> Module:
+        self._thread.check_process()
         with self._finding:
             return self._modules.find(module, self._largest)
 
@@ -169,12 +171,19 @@ class Executor(concurrent.futures.Executor):
         with self._finding:
             return self._requests.files.ready(options)
 
-    def _largest(self) -> int:
-        if self._thread.welcome is None:
-            answer: Future[Welcome] = Future()
-            self._thread.add(Order(Hello(0), None, answer, lambda reply: reply))
+    def _largest(self) -> float:
+        """The largest module that the broker takes, bytes; only for ``_find``, whose lock is free while it is asked."""
+        if self._thread.welcome is not None:
+            return self._thread.welcome.max_module_bytes
+        if self._thread.inside():  # a callback: the answer would come by this thread
+            return inf
+        answer: Future[Welcome] = Future()
+        self._thread.add(Order(Hello(0), None, answer, lambda reply: reply))
+        self._finding.release()  # callbacks want it before the answer can come
+        try:
             return answer.result().max_module_bytes
-        return self._thread.welcome.max_module_bytes
+        finally:
+            self._finding.acquire()
 
 
 class _Room:

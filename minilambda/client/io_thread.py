@@ -75,11 +75,10 @@ class IoThread:
 
     def add(self, order: Order) -> None:
         """Take an order. Raises ``RuntimeError`` after ``finish``, and ``BrokenExecutor``."""
+        self.check_process()
         with self._lock:
             if self._finishing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if os.getpid() != self._process:
-                raise RuntimeError("This executor was made before a fork; make one in each process.")
             if self.broken is not None:
                 raise BrokenExecutor(f"The executor's thread has failed: {self.broken!r}.")
             if isinstance(order.message, Run):
@@ -90,6 +89,11 @@ class IoThread:
                 self._thread = threading.Thread(target=self._run, name="minilambda-executor", daemon=True)
                 self._thread.start()
         self._rouse()
+
+    def check_process(self) -> None:
+        """Raises ``RuntimeError`` after a fork, before any lock is taken: it may have been held then."""
+        if os.getpid() != self._process:
+            raise RuntimeError("This executor was made before a fork; make one in each process.")
 
     def kill(self, future: Future[Any]) -> bool:
         """Cancel the job behind a future, wherever it is; False where it has ended."""

@@ -98,7 +98,7 @@ def encode_outcome(outcome: Outcome, left_output: bool) -> bytes:
     With ``left_output`` the output is in the memory files, otherwise it is in the message.
     """
     message, trap, backtrace = outcome.message, outcome.trap, outcome.backtrace
-    return pack(
+    fields = (
         "done",
         outcome.code,
         message and cut(message, MAX_TEXT),
@@ -113,6 +113,8 @@ def encode_outcome(outcome: Outcome, left_output: bool) -> bytes:
         None if left_output else outcome.stdout,
         None if left_output else outcome.stderr,
     )
+    small = outcome.value is None and len(outcome.stdout) + len(outcome.stderr) < MAX_PACKET
+    return _pack(fields) if small else pack(*fields)
 
 
 def decode_outcome(fields: list[Any], max_value: int, take_output: Callable[[], tuple[bytes, bytes]]) -> Outcome:

@@ -238,7 +238,8 @@ class Core:
 
     def _job_finished(self, finished: results.Finished, now: float) -> None:
         link = self.link
-        self.meters.ended(finished)
+        if self.meters.counting:
+            self.meters.ended(finished)
         self.finished.add(finished, now)
         self.words.done(finished)
         if self.telling:

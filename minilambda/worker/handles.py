@@ -37,6 +37,7 @@ class RunnerHandle(Child):
         self.slot = slot
         self.walls: tuple[str, ...] | None = None  # one line per wall; None: it is not ready yet
         self._order: RunOrder | None = None  # what it runs; None: nothing
+        self._told: tuple[RunOrder | None, bytes] = (None, b"")  # the last order, and the message that gave it
         self._inlet: int | None = None  # where its guest's input is written; None: all of that is in the order
 
     def request(self) -> tuple[bytes, list[int]]:
@@ -60,7 +61,9 @@ class RunnerHandle(Child):
             if stream:
                 self._send_with_pipe(order, fds)
             else:
-                self.channel.send(codec.encode_order(order), fds)
+                if self._told[0] is not order:
+                    self._told = (order, codec.encode_order(order))
+                self.channel.send(self._told[1], fds)
         except (ChannelError, OSError) as error:
             self.fault = self.fault or str(error)
             self.kill()

@@ -26,6 +26,7 @@ class Meters:
     """The numbers of one worker."""
 
     def __init__(self) -> None:
+        self.counting = False  # whether somebody wants to know of jobs and messages: else these are not counted
         self.completed = 0  # jobs
         self.failures: dict[str, int] = {}  # other ended jobs by code
         self.starts = {(tier, each): Histogram() for tier in PHASES for each in PHASES[tier]}  # of guests that began

@@ -29,6 +29,7 @@ class WorkerMetrics:
     """Makes the families of one worker. Raises ``MissingExtra``."""
 
     def __init__(self, core: Core, cache: Path) -> None:
+        core.meters.counting = True
         self._core = core
         self._make = Families("minilambda_worker")
         self._cache = cache

@@ -71,9 +71,7 @@ class Needs:
         if job.tree:
             self.trees.release(job)
 
-    def chunk(
-        self, jobs: Mapping[JobRef, Job], handle: str, offset: int, total: int, data: bytes, now: float
-    ) -> bool:
+    def chunk(self, jobs: Mapping[JobRef, Job], handle: str, offset: int, total: int, data: bytes, now: float) -> bool:
         """A piece of a file or of an input; False where it is of something else."""
         if handle in self.trees.pulls.pulls:
             # The same bytes may be on their way as a module.

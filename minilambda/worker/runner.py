@@ -23,6 +23,7 @@ from minilambda.worker.toolchain import BadArtifact
 _QUIET_S = (
     0.02  # when no order came for so long, there is time to prepare for guests that are not the usual kind, seconds
 )
+_SMALL = 4096  # an order up to this size is remembered, bytes
 _RUNS_PER_COLLECTION = 64  # the collector runs between jobs only, after this many
 
 
@@ -44,6 +45,7 @@ class Runner:
         self._primers = primers  # of the first compiler
         self._places = places  # where guests run, by compiler
         self._raise_walls = raise_walls  # answers a line for each
+        self._told: tuple[bytes, RunOrder | None] = (b"", None)  # the last message and its order, if it was small
 
     def serve(self) -> None:
         """Raise the walls, then carry out orders until the agent closes the channel.
@@ -74,12 +76,20 @@ class Runner:
     def _prime(self, host: GuestHost, order: RunOrder, artifact: int) -> None:
         host.prime(codec.decode_order(codec.unpack(codec.encode_order(order))), f"/proc/self/fd/{artifact}")
 
+    def _understood(self, payload: bytes) -> RunOrder:
+        """The order in a message, which is often the same as the last one."""
+        told, order = self._told
+        if order is None or payload != told:
+            order = codec.decode_order(codec.unpack(payload))
+            self._told = (payload, order) if len(payload) <= _SMALL else (b"", None)
+        return order
+
     def _one_run(self, host: GuestHost) -> None:
         received = self._channel.receive(MAX_SPILL)
         if received is None:
             return
         payload, fds = received
-        order = codec.decode_order(codec.unpack(payload))
+        order = self._understood(payload)
         try:
             artifact = f"/proc/self/fd/{fds[0]}" if order.load else None
             pipe = b"/proc/self/fd/%d" % fds[-1] if len(fds) > order.load else None

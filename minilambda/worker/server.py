@@ -166,17 +166,17 @@ class Worker:
         for fd, _ in ready:
             if fd == dealer.fd:
                 waiting = True
+            elif fd in self._polled:
+                for event in self._processes.readable(fd):
+                    if type(event) is CompileFinished:
+                        self._hands.compiled(event)
+                    self._carry_out(core.handle(event, now), now)
             elif fd == self._signals:
                 for _ in os.read(self._signals, 64):
                     self._carry_out(core.handle(a.Drain(), now), now)
             elif fd == self._files.doorbell.fileno():
                 for answer in self._files.doorbell.answer():
                     self._carry_out(core.handle(answer, now), now)
-            else:
-                for event in self._processes.readable(fd):
-                    if type(event) is CompileFinished:
-                        self._hands.compiled(event)
-                    self._carry_out(core.handle(event, now), now)
         if waiting:
             self._receive(dealer, now)
         if now >= core.due:
@@ -205,9 +205,9 @@ class Worker:
         if not frames:
             return
         meters = self._meters
-        meters.received_messages += 1
-        for frame in frames:
-            meters.received_bytes += len(frame)
+        if meters.counting:
+            meters.received_messages += 1
+            meters.received_bytes += sum(map(len, frames))
         if frames[0]:
             meters.rejected["no_envelope"] += 1
             log.warning("dropped a message without a delimiter")
@@ -249,9 +249,10 @@ class Worker:
         dealer = self._dealer or self._connect()
         meters = self._meters
         while self._outbox and dealer.send(self._outbox[0]):
-            meters.sent_messages += 1
-            for frame in self._outbox.popleft():
-                meters.sent_bytes += len(frame)
+            frames = self._outbox.popleft()
+            if meters.counting:
+                meters.sent_messages += 1
+                meters.sent_bytes += sum(map(len, frames))
         if self._outbox:
             self._wait = min(self._wait, RETRY)
         if len(self._outbox) > OUTBOX:

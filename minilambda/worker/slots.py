@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from minilambda.messages import JobRef
+from minilambda.messages import JobRef, JobSpec
 from minilambda.settings import WorkerSettings
 from minilambda.worker.actions import Action, Kill, Look, Spawn, StartRun
 from minilambda.worker.events import HomeOrder, RunOrder
@@ -44,6 +44,8 @@ class Slot:
     up_by: float | None = None  # when its starting runner must be ready, seconds; None: the first ``tick`` sets it
     failures: int = 0  # runners in a row that died without having finished a run
     spawn_at: float | None = None  # when to try the next runner, seconds
+    spec: JobSpec | None = None  # of the job that ``order`` was made for
+    order: RunOrder | None = None  # the last one, if it had no input and nothing to load: the next may be the same
 
 
 class Slots:
@@ -162,23 +164,11 @@ class Slots:
         self.soonest = min(self.soonest, soonest)
         job.started = now
         slot.told, self.untold = False, True
-        spec, limits = job.spec, job.limits
-        order = RunOrder(
-            digest=digest,
-            component=module.component,
-            load=load,
-            evict=evict,
-            args=spec.args,
-            env=tuple(spec.env.items()),
-            invoke=spec.invoke,
-            values=job.values or None,
-            stdin=b"" if spec.stream else job.stdin,
-            timeout_ms=int(limits.timeout * 1000) or 1,
-            memory_bytes=limits.memory_bytes,
-            output_bytes=limits.output_bytes,
-            unknown_imports=spec.unknown_imports,
-            compiler=module.hand,
-        )
+        spec = job.spec
+        order, again = slot.order, not (load or job.stdin or job.values)  # it may be the same as the last one
+        if not again or slot.spec is not spec or order is None or order.compiler != module.hand:
+            order = _order(job, module, load, evict)
+            slot.spec, slot.order = (spec, order) if again else (None, None)
         self._emit(StartRun(slot.index, order, spec.stream))
         if self.live and (live := self.live.get(job.ref)) is not None:
             live.begin(now)
@@ -262,6 +252,26 @@ class Slots:
         if any(slot.state == "starting" and slot.up_by is None for slot in self.all):
             self.soonest = 0.0
         return self.soonest
+
+
+def _order(job: Job, module: Module, load: bool, evict: tuple[str, ...]) -> RunOrder:
+    spec, limits = job.spec, job.limits
+    return RunOrder(
+        digest=module.digest,
+        component=module.component,
+        load=load,
+        evict=evict,
+        args=spec.args,
+        env=tuple(spec.env.items()),
+        invoke=spec.invoke,
+        values=job.values or None,
+        stdin=b"" if spec.stream else job.stdin,
+        timeout_ms=int(limits.timeout * 1000) or 1,
+        memory_bytes=limits.memory_bytes,
+        output_bytes=limits.output_bytes,
+        unknown_imports=spec.unknown_imports,
+        compiler=module.hand,
+    )
 
 
 def _why(slot: Slot) -> str:

@@ -69,6 +69,16 @@ def test_input_and_output_of_every_size_pass_whole(agent: Agent, size: int) -> N
     assert (outcome.code, outcome.stdout == stdin) == (None, True)
 
 
+def test_each_run_has_its_own_order_where_the_ones_before_were_the_same(agent: Agent) -> None:
+    # given
+    agent.start(0)
+    agent.run(0, wat.CAT)
+    # when
+    told = [agent.run(0, wat.CAT, load=False, stdin=stdin).outcome.stdout for stdin in (b"a", b"a", b"b", b"", b"a")]
+    # then
+    assert told == [b"a", b"a", b"b", b"", b"a"]
+
+
 def test_a_value_larger_than_a_packet_passes_whole(agent: Agent) -> None:
     # given
     agent.start(0)

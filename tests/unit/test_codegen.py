@@ -126,6 +126,18 @@ def test_a_spec_of_a_module_alone_is_made_once_and_only_so_many_are_kept() -> No
     assert decoded(DIGEST) is not first
 
 
+def test_a_spec_that_was_sent_is_shared_only_if_it_has_nothing_but_its_module() -> None:
+    # given
+    plain, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    sent = [JobSpec(plain), JobSpec(other, args=("x",))]
+    frames = [encode(Run(1, "j", spec)) for spec in sent]
+    # when
+    found = [decode(encode(Run(2, "k", JobSpec(digest))), BY_NAME, LIMIT) for digest in (plain, other)]
+    # then
+    assert [message.spec for message in found if isinstance(message, Run)] == [JobSpec(plain), JobSpec(other)]
+    assert [encode(Run(1, "j", spec)) for spec in sent] == frames
+
+
 def test_a_reference_is_a_tuple_that_travels_as_a_list() -> None:
     assert reader_of(JobRef)(["p", "j", 1]) == JobRef("p", "j", 1)
     assert writer_of(Usage)(Usage()) == {}

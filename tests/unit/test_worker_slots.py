@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from minilambda import messages as m
@@ -65,6 +67,27 @@ def test_a_runner_keeps_its_last_modules_and_drops_the_least_recently_used() -> 
         driver.finish()
     drop_b, drop_c = (digest_of(wasm_of(name)) for name in "bc")
     assert evicted == [(True, ()), (True, ()), (False, ()), (True, (drop_b,)), (False, ()), (True, (drop_c,))]
+
+
+def test_a_job_of_the_same_spec_gets_the_very_same_order_and_any_other_its_own() -> None:
+    # given
+    driver = with_modules("a")
+    spec = m.JobSpec(digest_of(wasm_of("a")), args=("x",))
+
+    def order(job: str, spec: m.JobSpec, stdin: bytes = b"") -> e.RunOrder:
+        driver.sequence += 1
+        size = len(wasm_of("a"))
+        driver.hear(m.Dispatch(driver.session, driver.sequence, ref(job), spec, size, stdin=stdin))
+        driver.finish()
+        return driver.one(a.StartRun).order
+
+    # when
+    first, second, third = order("1", spec), order("2", spec), order("3", spec)
+    fed, other, last = order("4", spec, b"in"), order("5", replace(spec, args=("y",))), order("6", spec)
+    # then
+    assert first.load and not second.load and third is second
+    assert (fed.stdin, fed.args, other.stdin, other.args) == (b"in", ("x",), b"", ("y",))
+    assert last == second
 
 
 def test_no_guest_of_one_principal_runs_on_the_runner_of_another() -> None:
