@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from minilambda.web.bodies import Body, Gone, Lease
 from minilambda.web.gateway import Asked, Gateway
-from minilambda.web.guard import bearer, check_host, check_page, unauthorized
+from minilambda.web.guard import bearer, check_host, check_page, check_size, unauthorized
 from minilambda.web.openapi import document
 from minilambda.web.operations import Operation
 from minilambda.web.problems import Problem, failure, http_problem, problem_of
@@ -82,6 +82,7 @@ class Endpoint:
 
     async def _answer(self, gateway: Gateway, request: Request, body: Body, lease: Lease) -> Response:
         try:
+            check_size(request.scope, gateway.settings.max_header_bytes)
             operation = self._operation(request.method)
             token = admit(gateway, operation, request)
             if gateway.requests > gateway.settings.max_requests and not operation.always:

@@ -23,9 +23,13 @@ KEPT_BACK = frozenset({"authorization", "proxy-authorization", "cookie", "proxy"
 _OURS = frozenset(
     "connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade content-length "
     "date server set-cookie content-security-policy x-content-type-options strict-transport-security "
-    "clear-site-data service-worker-allowed www-authenticate alt-svc nel report-to".split()
+    "clear-site-data service-worker-allowed www-authenticate alt-svc nel report-to http2-settings "
+    "x-sendfile x-sendfile2 x-litespeed-location x-reproxy-url x-reproxy-file".split()
 )
-"""Reply headers that are not a guest's to set: they are dropped."""
+"""Reply headers that are not a guest's to set: they are dropped. Some would make a proxy send a file of its own."""
+
+_OUR_KINDS = ("access-control-", "cross-origin-", "proxy-", "sec-", "x-accel-", "x-lighttpd-")
+"""What the names of others begin with."""
 
 _BEGINS = re.compile(rb"(?i)(?:status|content-type|location)[ \t]*:")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -95,7 +99,7 @@ def reply(stdout: bytes) -> Reply:
             if match is None:
                 raise Problem("bad_reply", f"The function's Status is {value[:64]!r}, not a number from 200 to 599.")
             status = int(match[1])
-        elif lower not in _OURS and not lower.startswith(("access-control-", "cross-origin-", "proxy-", "sec-")):
+        elif lower not in _OURS and not lower.startswith(_OUR_KINDS):
             headers.append((lower, value))
             location = location or lower == "location"
     if not any(name == "content-type" for name, _ in headers) and body:

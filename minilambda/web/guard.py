@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from minilambda.web.binding import is_address
 from minilambda.web.problems import Problem
@@ -34,6 +35,13 @@ def check_host(header: str, known: frozenset[str]) -> None:
     host = host_of(header)
     if not host or not (host in known or host == "localhost" or is_address(host)):
         raise Problem("wrong_host", f"The gateway is not known as {header[:100]!r}; `--host` makes it known.")
+
+
+def check_size(scope: Mapping[str, Any], limit: int) -> None:
+    """Raises ``Problem`` for headers above the limit: h11 judges only those that have not come to their end yet."""
+    size = len(scope["path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > limit:
+        raise Problem("bad_request", f"The request's headers have more than {limit} bytes.")
 
 
 def check_page(method: str, headers: Mapping[str, str], scheme: str, calls: bool) -> None:

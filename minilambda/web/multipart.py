@@ -11,6 +11,9 @@ from python_multipart.multipart import parse_options_header
 
 from minilambda.web.problems import Problem
 
+MAX_HEAD = 8 * 1024
+"""The headers of one part have at most so many bytes."""
+
 
 class Part(NamedTuple):
     """One part of a form."""
@@ -27,6 +30,7 @@ class _Parts:
         self._field = self._value = b""
         self._name = ""
         self._data = bytearray()
+        self._head = 0  # bytes of the part's headers so far
         self.found: list[Part] = []
         self.complete = False
 
@@ -34,11 +38,14 @@ class _Parts:
         if len(self.found) >= self._most:
             raise Problem("body_too_large", f"The body has more than {self._most} parts.")
         self._field, self._value, self._name, self._data = b"", b"", "", bytearray()
+        self._head = 0
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._field += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
@@ -58,6 +65,12 @@ class _Parts:
 
     def on_end(self) -> None:
         self.complete = True
+
+    def _count(self, size: int) -> None:
+        """Not all versions of the parser bound what they take for headers."""
+        self._head += size
+        if self._head > MAX_HEAD:
+            raise Problem("bad_request", f"A part of the body has more than {MAX_HEAD} bytes of headers.")
 
 
 async def read_parts(content_type: str, pieces: AsyncIterator[bytes], most: int) -> list[Part]:

@@ -87,7 +87,8 @@ def make_server(
         timeout_graceful_shutdown=max(1, round(settings.grace)),
         h11_max_incomplete_event_size=settings.max_header_bytes,
     )
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what visitors get wrong is no news
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what visitors get wrong is no news
     return Server(config, found, on_started)
 
 
@@ -189,8 +190,9 @@ def _protocol(settings: WebSettings) -> type[asyncio.Protocol]:
             """What is no HTTP gets a problem document too."""
             problem = Problem("bad_request", msg, {"Connection": "close"}).response()
             start = h11.Response(status_code=problem.status_code, headers=problem.raw_headers)
-            for each in (start, h11.Data(data=bytes(problem.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(each) or b"")
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else the reply to its beginning has gone out
+                for each in (start, h11.Data(data=bytes(problem.body)), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(each) or b"")
             # Closed with something unread, the connection would be reset, and the reply be lost with it.
             self._deaf = True
             self.transport.write_eof()

@@ -84,6 +84,8 @@ class EventStream(Response):
                 if not following.done():
                     following.cancel()
                     await asyncio.wait({following})
+                if not following.cancelled():
+                    following.exception()  # else asyncio complains that nobody has asked, where this ends here
             try:
                 data = following.result()
             except StopAsyncIteration:

@@ -22,6 +22,7 @@ from minilambda.errors import (
     JobError,
     Poisoned,
     RunnerCrashed,
+    UnsupportedFeature,
     WorkerLost,
 )
 from tests import wat
@@ -222,6 +223,15 @@ def test_a_job_that_loses_three_workers_is_poisoned(frail: Cluster) -> None:
     assert raised.value.result is not None and raised.value.result.attempt == 3
 
 
+def test_a_scratch_above_the_workers_limit_is_not_supported(client: Client) -> None:
+    # when
+    with pytest.raises(UnsupportedFeature, match="scratch") as raised:
+        client.run(HELLO, scratch="100G")
+    # then
+    assert raised.value.result is not None and raised.value.result.state == "failed"
+    assert works(client)
+
+
 # --- cancel ---------------------------------------------------------------------------------------------
 
 
@@ -255,5 +265,5 @@ def test_a_job_is_cancelled_while_its_module_is_compiled(cluster: Cluster, clien
 
 def test_every_code_that_ends_a_job_is_provoked_above() -> None:
     here = {guest.code for guest in GUESTS}
-    here |= {error.code for error in (CompileLimit, RunnerCrashed, WorkerLost, Poisoned, Cancelled)}
+    here |= {error.code for error in (CompileLimit, RunnerCrashed, WorkerLost, Poisoned, UnsupportedFeature, Cancelled)}
     assert JOB_CODES - here == {"job_failed", "queue_timeout"}  # a root that never travels; see test_refusals.py

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FileChooser, Page, expect
 
 from tests import wat
-from tests.cluster import Cluster
+from tests.cluster import Cluster, wait_for
 from tests.page.conftest import Gateway
 from tests.page.talk import run
 
@@ -77,15 +77,17 @@ def test_a_module_runs_by_the_keyboard_alone(visit: Visit, gateway: Gateway) -> 
                 return
         raise AssertionError(f"{what} is not reached by the Tab key")
 
+    choosers: list[FileChooser] = []
+    page.on("filechooser", lambda chooser: choosers.insert(0, chooser))  # from now on: it takes the browser a while
     # when
     tab_to(".skip")
     expect(page.locator(".skip").first).to_be_in_viewport()
     page.keyboard.press("Enter")
     expect(page.locator("#run-title")).to_be_focused()
     tab_to("#file")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files([{"name": "cat.wasm", "mimeType": "application/wasm", "buffer": wat.wasm(wat.CAT)}])
+    page.keyboard.press("Space")
+    wait_for(lambda: page.evaluate("true") and choosers, "the browser asks for a file")
+    choosers[0].set_files([{"name": "cat.wasm", "mimeType": "application/wasm", "buffer": wat.wasm(wat.CAT)}])
     expect(page.locator("#chosen")).to_contain_text("cat.wasm")
     tab_to("#stdin")
     page.keyboard.type("typed")

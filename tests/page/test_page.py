@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from typing import Any
+from urllib.request import urlopen
 
 from playwright.sync_api import Page, expect
 
 from tests import wat
-from tests.cluster import Cluster
+from tests.cluster import Cluster, wait_for
 from tests.page.conftest import Gateway
 from tests.page.talk import drop, overflow, pausing, run
 
 Visit = Callable[..., Page]
 Serve = Callable[..., Gateway]
 HELLO = wat.wasm(wat.HELLO)
+
+
+def state(gateway: Gateway) -> dict[str, Any]:
+    """What the gateway tells its pages."""
+    with urlopen(f"{gateway.url}/api/state") as reply:
+        found: dict[str, Any] = json.load(reply)
+        return found
 
 
 def test_the_page_shows_the_cluster_as_it_is(visit: Visit, serve: Serve, own: Cluster) -> None:
@@ -143,6 +153,15 @@ def test_a_function_is_called(visit: Visit, gateway: Gateway, cluster: Cluster) 
     expect(page.locator("#run-view .output")).to_have_text("to a function")
 
 
+def pieces_heard(page: Page) -> list[Any]:
+    """What the page gets from the network from now on; it grows while the browser is talked to."""
+    heard: list[Any] = []
+    session = page.context.new_cdp_session(page)
+    session.on("Network.dataReceived", lambda piece: heard.append(piece["dataLength"]))
+    session.send("Network.enable")
+    return heard
+
+
 def test_tables_are_sorted_filtered_and_held(visit: Visit, gateway: Gateway, cluster: Cluster) -> None:
     with cluster.connect() as client:
         for wasm in (HELLO, wat.wasm(wat.DIVIDE)):
@@ -166,28 +185,37 @@ def test_tables_are_sorted_filtered_and_held(visit: Visit, gateway: Gateway, clu
         count = rows.count()
         page.get_by_role("button", name="Pause").click()
         expect(page.locator("#link-word")).to_have_text("Paused")
-        client.submit(wat.wasm(wat.DIVIDE)).result(check=False)
-        page.evaluate("() => new Promise((done) => setTimeout(done, 2500))")
+        heard = pieces_heard(page)
+        job = client.submit(wat.wasm(wat.DIVIDE))
+        job.result(check=False)
+        wait_for(lambda: any(row["job"] == job.id for row in state(gateway)["jobs"]), "the gateway tells the job")
+        before = len(heard)
+        wait_for(lambda: page.evaluate("true") and len(heard) >= before + 2, "the page has heard of it")
         assert rows.count() == count
         page.get_by_role("button", name="Pause").click()
         expect(rows).to_have_count(count + 1)
 
 
 def test_dark_is_as_the_system_has_it_or_as_chosen(visit: Visit, gateway: Gateway) -> None:
-    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    def ground(page: Page, colour: str) -> None:
+        expect(page.locator("html")).to_have_css("background-color", colour)
+
     light, dark = "rgb(245, 245, 248)", "rgb(16, 16, 22)"
-    assert visit(gateway.url, color_scheme="light").evaluate(ground) == light
+    ground(visit(gateway.url, color_scheme="light"), light)
     page = visit(gateway.url, color_scheme="dark")
-    assert page.evaluate(ground) == dark
+    ground(page, dark)
     # when
     page.get_by_role("button", name="Light colours").click()
     # then
-    assert page.evaluate(ground) == light
+    ground(page, light)
     page.reload()
-    assert page.evaluate(ground) == light
+    ground(page, light)
+    # when: chosen as the system has it
     page.get_by_role("button", name="Dark colours").click()
+    ground(page, dark)
     page.emulate_media(color_scheme="light")
-    assert page.evaluate(ground) == light  # back to following the system
+    # then: it follows the system again
+    ground(page, light)
 
 
 def test_nothing_is_wider_than_a_phone(visit: Visit, gateway: Gateway, cluster: Cluster) -> None:
@@ -223,3 +251,20 @@ def test_thousands_of_jobs_and_megabytes_of_output_leave_the_page_small(
     expect(view.get_by_text("Only the end is shown here")).to_be_visible()
     assert page.evaluate("document.querySelector('#run-view .output').textContent.length") <= 300_000
     assert page.evaluate(nodes) < 6000
+
+
+def test_a_hidden_page_holds_no_connection_and_lives_on_when_it_is_seen_again(visit: Visit, gateway: Gateway) -> None:
+    page = visit(gateway.url)
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    # when
+    with page.expect_request("**/api/state"):
+        page.evaluate(hide, True)
+    # then
+    wait_for(lambda: state(gateway)["gateway"]["streams"] == 0, "the stream is closed")
+    # when
+    with page.expect_request("**/api/events"):
+        page.evaluate(hide, False)
+    expect(page.locator("#link-word")).to_have_text("Live")

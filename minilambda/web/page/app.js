@@ -50,14 +50,17 @@ function show() {
   figures.update(state, history);
   for (const chart of charts) chart.update(history.samples, history.length());
   for (const table of tables) table.update(state);
-  const { broker, gateway } = state;
-  put(by("about"), [broker.name, `gateway ${gateway.version}`, broker.principal && `as ${broker.principal}`].filter(Boolean).join(" · "));
+  const { broker, gateway, overview } = state;
+  const about = [broker.name, `gateway ${gateway.version}`, broker.principal && `as ${broker.principal}`];
+  const refused = Object.values(overview?.rejected || {}).reduce((sum, each) => sum + each, 0);
+  if (refused) about.push(`${whole(refused)} messages refused`);
+  put(by("about"), about.filter(Boolean).join(" · "));
 }
 
 const LINKS = {
   wait: ["Looking …", () => ""],
   live: ["Live", () => ""],
-  broker: ["Broker away", ({ state, detail }) => `The broker is away${from(state.seen)}. ${detail}`],
+  broker: ["Broker away", ({ state, detail }) => `The broker is away${from(state.seen)}. ${detail} The page goes on asking.`],
   gateway: ["Gateway away", ({ detail }) => `${detail}${from(since, " What you see is from")} The page goes on asking.`],
   token: ["Token wanted", ({ detail }) => detail],
   forbidden: ["Not allowed", ({ detail }) => detail],

@@ -7,7 +7,7 @@ const SHAPES = {
   good: "M3.5 8.5l3 3 6-7",
   bad: "M4 4l8 8M12 4l-8 8",
   off: "M4 8h8",
-  wait: "M8 4v4.500l2.500 2",
+  wait: "M8 2.5a5.5 5.5 0 1 0 .01 0zM8 5v3.2l2 1.3",
   busy: "M6 4l5 4-5 4z",
 };
 

@@ -1,17 +1,18 @@
 // A small chart over time, in SVG, so that its colours are those of the page in light and dark.
 
 import { draw, make, mark, put } from "/page/dom.js";
+import { compact } from "/page/format.js";
 
 const HEIGHT = 118;
 const LEFT = 34; // room for the numbers of the scale
 const FOOT = 18; // room for the times
 const TOP = 6;
 
-/** Round up to 1, 2 or 5 times a power of ten, so that half of it is a plain number too. */
+/** Round up so that the number and half of it are plain. */
 function ceiling(value) {
   if (value <= 2) return 2;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 4, 10].map((each) => each * power).find((each) => each >= value);
+  return [1, 2, 4, 6, 8, 10].map((each) => each * power).find((each) => each >= value);
 }
 
 /**
@@ -129,8 +130,4 @@ function outline(samples, { value }, x, y, closed) {
   }
   close();
   return path;
-}
-
-function compact(value) {
-  return value >= 10000 ? `${value / 1000}k` : String(value);
 }

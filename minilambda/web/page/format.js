@@ -6,6 +6,13 @@ export function whole(number) {
   return count.format(Math.round(number));
 }
 
+const rough = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
+/** A number that may be large, in a few signs. */
+export function compact(number) {
+  return Math.abs(number) < 10000 ? whole(number) : rough.format(number);
+}
+
 /** Milliseconds, with two or three digits that matter. */
 export function span(ms) {
   if (ms === 0) return "0 ms";

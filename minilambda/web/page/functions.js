@@ -10,7 +10,7 @@ export class FunctionTable {
     this.table = new Table(host, {
       caption: "Functions that the broker keeps",
       key: (row) => `${row.principal} ${row.function}`,
-      limit: 200,
+      few: 12,
       empty: "No function so far. Deploy one: minilambda deploy NAME FILE.wasm",
       columns: [
         {

@@ -2,11 +2,13 @@
 
 const KEPT = 330; // samples; about one a second
 const WINDOW_MS = 300000;
+const CLOCK_MS = 60000; // a clock that goes back by more is another one
 const FIRST_MS = 60000; // the charts begin with so much, and grow
 
 export class History {
   constructor() {
     this.samples = [];
+    this.stamp = 0; // when the last sample came, by the page's own clock
     this.ended = null; // jobs that had ended at the last sample
   }
 
@@ -14,8 +16,10 @@ export class History {
   add(state, up) {
     const { overview, workers } = state;
     const t = state.at * 1000;
+    const behind = this.samples.length ? t - this.samples.at(-1).t : 1;
+    if (behind < -CLOCK_MS) this.samples = []; // another gateway, by another clock
+    else if (behind <= 0) return;
     const last = this.samples.at(-1);
-    if (last && t <= last.t) return;
     const known = up && (overview !== null || workers !== null);
     const sample = { t, up: known, ...load(state), rate: null };
     if (known && overview) {
@@ -24,13 +28,15 @@ export class History {
       this.ended = ended;
     }
     this.samples.push(sample);
+    this.stamp = performance.now();
     if (this.samples.length > KEPT) this.samples.shift();
   }
 
   /** Nothing is known of now. */
   gap() {
     const last = this.samples.at(-1);
-    if (last) this.samples.push({ t: Math.max(Date.now(), last.t + 1), up: false, rate: null });
+    if (last) this.samples.push({ t: last.t + Math.max(1, performance.now() - this.stamp), up: false, rate: null });
+    this.stamp = performance.now();
     if (this.samples.length > KEPT) this.samples.shift();
   }
 

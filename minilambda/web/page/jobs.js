@@ -13,8 +13,6 @@ const FILTERS = [
   ["failed", "Failed", ({ state }) => state === "failed"],
 ];
 
-const FEW = 25; // rows at first; a button shows all that are told
-
 export class JobTable {
   /** `open(row)` is called when somebody wants to see a job. */
   constructor(host, open) {
@@ -27,19 +25,12 @@ export class JobTable {
       return button;
     });
     mark(this.buttons[0], "aria-pressed", "true");
-    by("jobs-all").addEventListener("click", () => this.all());
     this.table = new Table(host, {
       caption: "The newest jobs with outcome and phases",
       key: (row) => `${row.principal} ${row.job}`,
-      limit: FEW,
       empty: "No job so far.",
       columns: columns(open),
     });
-  }
-
-  all() {
-    this.table.limit = this.table.limit === FEW ? 1000 : FEW;
-    this.show();
   }
 
   choose(filter) {
@@ -57,10 +48,7 @@ export class JobTable {
   }
 
   show() {
-    const rows = this.rows.filter(this.filter[2]);
-    this.table.update(rows);
-    by("jobs-all").hidden = rows.length <= FEW;
-    put(by("jobs-all"), this.table.limit === FEW ? `Show all ${rows.length}` : `Show ${FEW} only`);
+    this.table.update(this.rows.filter(this.filter[2]));
     const none = this.rows.length ? "None of these." : "No job so far.";
     put(this.table.none, this.told === false ? "This is not told to the gateway's key." : none);
   }

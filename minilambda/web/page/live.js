@@ -1,7 +1,8 @@
 // The state of the cluster as it comes, for as long as the page is open.
 
-import { Fault, events, pause } from "/page/api.js";
+import { Fault, events, json, pause } from "/page/api.js";
 
+const GLANCE_MS = 5000; // how often a page that is hidden looks
 const SILENCE_MS = 40000; // a stream that has not even beaten for so long is dead
 
 /**
@@ -13,6 +14,11 @@ export class Live {
     this.told = told;
     this.state = null;
     this.again = null; // ends the pause before the next try
+    this.cut = null; // ends the stream
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.cut?.abort();
+      else this.retry();
+    });
   }
 
   async run() {
@@ -20,11 +26,10 @@ export class Live {
     for (;;) {
       let wait;
       try {
-        await this.follow(() => (tries = 0));
-        this.tell("gateway", "The gateway has ended.");
-        wait = 1000;
+        if (document.hidden) wait = await this.glance();
+        else wait = await this.follow(() => (tries = 0));
       } catch (error) {
-        wait = this.explain(error, tries);
+        wait = error.name === "AbortError" ? 0 : this.explain(error, tries);
       }
       tries += 1;
       this.again = new AbortController();
@@ -37,8 +42,15 @@ export class Live {
     this.again?.abort();
   }
 
+  /** Look once. Nobody sees the page, and a browser has six connections to a gateway for all its tabs. */
+  async glance() {
+    this.hear((await json("/api/state")).value);
+    return GLANCE_MS;
+  }
+
   async follow(alive) {
     const cut = new AbortController();
+    this.cut = cut;
     let timer = 0;
     const beat = () => {
       clearTimeout(timer);
@@ -48,15 +60,21 @@ export class Live {
     try {
       for await (const event of events("/api/events", { signal: cut.signal })) {
         beat();
-        if (!event || event.name !== "state") continue;
+        if (event?.name !== "state") continue;
         alive();
-        this.state = event.data;
-        this.tell(this.state.up ? "live" : "broker", this.state.problem?.detail || "");
+        this.hear(event.data);
       }
     } finally {
       clearTimeout(timer);
       cut.abort();
     }
+    this.tell("gateway", "The gateway has ended.");
+    return 1000;
+  }
+
+  hear(state) {
+    this.state = state;
+    this.tell(state.up ? "live" : "broker", state.problem?.detail || "");
   }
 
   /** Say what went wrong; returns how long to wait before the next try, milliseconds. */

@@ -6,16 +6,22 @@ import { make, mark, put } from "/page/dom.js";
 /**
  * Columns are {id, title, fill(cell, row), value(row), number, more}: `fill` puts a row into a cell that it may have
  * filled before; `value` makes the column one to sort by; `more`: a narrow screen does without it.
+ * `few` rows are shown until somebody asks for all.
  */
 export class Table {
-  constructor(host, { caption, columns, key, limit = 100, empty, sort = "", down = false }) {
-    Object.assign(this, { columns, key, limit, sort, down, caption, rows: [], lines: new Map() });
+  constructor(host, { caption, columns, key, few = 25, empty }) {
+    Object.assign(this, { columns, key, few, all: false, sort: "", down: false, rows: [], lines: new Map() });
     this.body = make("tbody", { role: "rowgroup" });
     this.head = columns.map((column) => this.title(column));
     this.table = make("table", { role: "table" }, make("caption", { class: "unseen" }, caption));
     this.table.append(make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...this.head)), this.body);
     this.none = make("p", { class: "none" }, empty);
-    host.append(make("div", { class: "scroll" }, this.table), this.none);
+    this.more = make("button", { type: "button", class: "quiet", hidden: true });
+    this.more.addEventListener("click", () => {
+      this.all = !this.all;
+      this.update(this.rows);
+    });
+    host.append(make("div", { class: "scroll" }, this.table), this.none, make("div", { class: "foot" }, this.more));
     this.update([]);
   }
 
@@ -46,7 +52,9 @@ export class Table {
       const order = this.down ? "descending" : "ascending";
       mark(this.head[at], "aria-sort", this.sort === column.id ? order : null);
     });
-    const shown = this.sorted(rows).slice(0, this.limit);
+    const shown = this.sorted(rows).slice(0, this.all ? rows.length : this.few);
+    this.more.hidden = rows.length <= this.few;
+    put(this.more, this.all ? `Show ${this.few} only` : `Show all ${rows.length}`);
     const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
     const keys = new Set(shown.map(this.key));
     for (const [key, line] of this.lines) {

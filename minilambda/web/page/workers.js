@@ -4,6 +4,7 @@ import { by, make, mark, put } from "/page/dom.js";
 import { ago, whole } from "/page/format.js";
 import { Table, only, twoLines } from "/page/table.js";
 
+const ORDER = new Intl.Collator("en", { numeric: true });
 const PIPS = 16; // a worker with more slots gets a bar
 
 function fillLoad(cell, { slots, queue }) {
@@ -29,7 +30,7 @@ export class WorkerTable {
     this.table = new Table(host, {
       caption: "Workers with their load",
       key: (row) => row.id,
-      limit: 200,
+      few: 12,
       empty: "No worker is here. Start one: minilambda worker --orchestrator ADDRESS",
       columns: [
         {
@@ -49,7 +50,7 @@ export class WorkerTable {
   }
 
   update({ workers, overview }) {
-    const rows = workers || [];
+    const rows = [...(workers || [])].sort((a, b) => ORDER.compare(a.name, b.name));
     this.table.update(rows);
     if (workers === null) put(this.table.none, "This is not told to the gateway's key.");
     const all = Math.max(overview?.workers ?? 0, rows.length);
