@@ -6,10 +6,10 @@ PEERS := .venv-peers
 AT_A_TIME ?= 3# test files that run at the same time; they mostly wait
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test guests test-guests test-page check format audit units bench peers sim chaos fuzz schema clean
+.PHONY: help venv demo test guests test-guests test-page check format audit units bench peers sim chaos fuzz schema docs reference test-languages clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.stamp ## the virtual environment, with minilambda and the tools to test and check it
 demo: venv ## start a broker and two workers, run the examples through them, leave nothing behind
@@ -35,6 +35,15 @@ check: venv ## lint, format, types
 format: venv ## put the sources into the format that `make check` asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(VENV)/.stamp-docs ## the pages as a site with a search, in build/site
+	@$(PY) tools/site.py
+
+reference: venv ## write the pages that are made from the code: docs/api.md, docs/errors.md
+	@$(PY) tools/reference.py
+
+test-languages: $(VENV)/.stamp-guests ## type the guides for guests (needs cargo with rustup, go, node with npm, and registries); ARGS="-k rust"
+	$(PY) -m pytest tests/languages $(ARGS)
 
 audit: $(VENV)/.stamp-audit ## ask the advisory database about all that minilambda runs on; ARGS=/opt/minilambda/bin/python for another place
 	@$(PY) tools/audit.py $(ARGS)
@@ -85,6 +94,10 @@ $(VENV)/.stamp-page: $(VENV)/.stamp
 
 .page/axe.min.js: tools/axe.sh
 	@sh tools/axe.sh .page
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) docs
+	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) bench

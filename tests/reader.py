@@ -1,4 +1,7 @@
-"""Somebody who follows a page: a shell in a folder of its own, servers that are left running, and files that are made."""
+"""Somebody who follows a page: a shell in a folder of its own, servers that are left running, and files that are made.
+
+Of what a server shows, each line must come, in any order: workers register as they are ready, and may have warnings.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,10 @@ class Reader:
         def up() -> bool:
             came = self._there(service.printed())
             assert service.process.poll() is None, f"{block}: {text}\nended: {came}"
-            return bool(_UP.search(came)) if command.shown is None else same(command.shown, came)
+            wanted = (command.shown or "").splitlines()
+            if not wanted:
+                return bool(_UP.search(came))
+            return all(any(same(line, said) for said in came.splitlines()) for line in wanted if line != "…")
 
         wait_for(up, f"{block}: {text} shows\n{command.shown}\nnot only\n{service.printed()}")
 

@@ -34,7 +34,8 @@ COMMANDS_ELSEWHERE: dict[tuple[str, str], str] = {
 """Page and beginning of commands that test_pages.py leaves out, and what runs them instead."""
 
 SHELL = re.compile(
-    r"^(?:\w+)?[$#] |^(?:bin/)?minilambda(?:-\w+)? |^(?:pip|make|npm|cargo|go|rustup|curl|python3?|systemctl|install) ", re.M
+    r"^(?:\w+)?[$#] |^(?:bin/)?minilambda(?:-\w+)? |^(?:pip|make|npm|cargo|go|rustup|curl|python3?|systemctl|install) ",
+    re.M,
 )
 """What looks as if it were to be typed."""
 
@@ -57,8 +58,8 @@ def _anchors(page: Path) -> set[str]:
 def test_every_link_to_a_file_or_a_title_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", _prose(page))
     for link in links:
-        name, _, anchor = link.partition("#")
-        target = page if not name else (page.parent / name).resolve()
+        path, _, anchor = link.partition("#")
+        target = page if not path else (page.parent / path).resolve()
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
 
@@ -132,8 +133,8 @@ def test_a_worker_has_time_to_drain_before_it_is_killed() -> None:
 
 
 def test_the_deployment_page_names_files_and_options_that_exist() -> None:
-    for name in re.findall(r"contrib/systemd/([\w.-]+)", DEPLOYMENT):
-        assert (UNITS / name).exists(), name
+    for file in re.findall(r"contrib/systemd/([\w.-]+)", DEPLOYMENT):
+        assert (UNITS / file).exists(), file
     usages = (authorize, broker, keygen, revoke, worker)
     known = {option for module in usages for option in _options(module.USAGE)}
     named = set(re.findall(r"`(--[a-z-]+)", DEPLOYMENT))

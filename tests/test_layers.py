@@ -58,6 +58,7 @@ SHELLS = {
     },
 }
 SHELLS["broker"] |= {"access", "authorized", "callers", "gate", "telemetry", "tracing", "metrics"}
+SHELLS["top"] = {"app", "grid", "job_screen", "questions", "run"}
 """The modules around a core; all others of a part are as pure as its core."""
 
 PURE_WORKER = {

@@ -216,7 +216,7 @@ MANY = f"""(module {_IMPORTS}
 
 
 def deep(levels: int) -> str:
-    """A command that makes so many folders in each other in ``/tmp``, a file in the last; exits with an error number."""
+    """A command that makes so many folders in each other in ``/tmp``, and exits with an error number."""
     return f"""(module {_IMPORTS}
   (memory (export "memory") 6)
   (data (i32.const {_TEXTS}) "d")

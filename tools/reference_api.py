@@ -118,7 +118,9 @@ def _fields(cls: type) -> list[str]:
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         named = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         if named and not node.target.id.startswith("_") and "ClassVar" not in ast.unparse(node.annotation):
-            default = f" = {ast.unparse(node.value)}" if node.value is not None and len(ast.unparse(node.value)) < 12 else ""
+            default = (
+                f" = {ast.unparse(node.value)}" if node.value is not None and len(ast.unparse(node.value)) < 12 else ""
+            )
             kind = _type(node.annotation).replace("|", "\\|")
             comment = comments.get(node.end_lineno or 0, "").replace("|", "\\|").replace("``", "`")
             rows.append(f"| `{node.target.id}` | `{kind}{default}` | {comment} |")

@@ -10,16 +10,17 @@ HEAD = """# Errors
 
 <!-- Made by `make reference` from the code; changes here are lost. -->
 
-Every failure has one **code**. It is the same in the [protocol](protocol.md#errors), in the exit code and the message of the commands,
-in [HTTP](http.md#errors) and in Python, where each code is a class in `minilambda.errors`. Codes are stable; later versions may add some. The
-sentence here is the general one: a real failure says which limit, which import or which trap it was.
+Every failure has one **code**. It is the same in the [protocol](protocol.md#errors), in the messages of the
+commands, in [HTTP](http.md#errors) and in Python, where each code is a class in `minilambda.errors`. Codes are
+stable; later versions may add some. The sentence here is the general one: a real failure says which limit, which
+import or which trap it was.
 
 ```console
 $ minilambda-client --timeout 0.2 examples/hostile/loop.wasm
 minilambda-client: deadline_exceeded: The guest was stopped at its deadline of 0.2 s.
 …
-$ minilambda-client --json --timeout 0.2 examples/hostile/loop.wasm | python -c 'import json, sys; print(json.load(sys.stdin)["error"]["code"])'
-deadline_exceeded
+$ minilambda-client --json --timeout 0.2 examples/hostile/loop.wasm | python -m json.tool | grep '"code"'
+        "code": "deadline_exceeded",
 ```
 
 ```python
@@ -42,14 +43,15 @@ deadline_exceeded True
 """
 
 JOBS = """## The job ended, and not by itself
-Classes below `JobError`. The job has reached its terminal state, and `error.result` is what is known of it: output so far, times, files
-that were collected. A guest that exits with a code other than 0 is none of these: it is a completed job.
+Classes below `JobError`. The job has reached its terminal state, and `error.result` is what is known of it: output so
+far, times, files that were collected. A guest that exits with a code other than 0 is none of these: it is a completed
+job.
 
 """
 
 REQUESTS = """## The request was refused
-Classes below `RequestError`. Nothing has changed. `error.retry_after` is in seconds, or None where trying again is no use. The client by itself
-asks a busy broker again (`busy_timeout`), and one that it has lost (`lost_timeout`).
+Classes below `RequestError`. Nothing has changed. `error.retry_after` is in seconds, or None where trying again is no
+use. The client by itself asks a busy broker again (`busy_timeout`), and one that it has lost (`lost_timeout`).
 
 """
 
@@ -63,9 +65,9 @@ The gateway's own codes, in problem documents.
 
 """
 
-END = """The exit code is that of `minilambda-client`; 125 means that the platform or the request failed, as the message says. All exit codes:
-`minilambda-client --help`. For jobs the HTTP status is that of `POST /run`; a function that was called by its path answers 500 for every
-fault of its guest.
+END = """The exit code is that of `minilambda-client`; 125 means that the platform or the request failed, as the message
+says. All exit codes: `minilambda-client --help`. For jobs the HTTP status is that of `POST /run`; a function that was
+called by its path answers 500 for every fault of its guest.
 """
 
 _ABSTRACT = (MinilambdaError, JobError, RequestError)
@@ -77,7 +79,9 @@ def page() -> str:
     requests = [cls for cls in BY_CODE.values() if issubclass(cls, RequestError) and cls not in _ABSTRACT]
     own = [f"| `{code}` | {SENTENCES[code]} | {STATUS[code]} |" for code in STATUS if code not in BY_CODE]
     parts = [HEAD, JOBS, _table(jobs), "\n", REQUESTS, _table(requests), "\n", ROOTS, _table(list(_ABSTRACT)), "\n"]
-    return "".join([*parts, OWN, "| code | sentence | HTTP |\n|---|---|---:|\n", *(f"{row}\n" for row in own), "\n", END])
+    return "".join(
+        [*parts, OWN, "| code | sentence | HTTP |\n|---|---|---:|\n", *(f"{row}\n" for row in own), "\n", END]
+    )
 
 
 def _table(classes: list[type[MinilambdaError]]) -> str:

@@ -189,7 +189,6 @@ DEADLY: dict[str, Attempt] = {
 """What ends the process at once."""
 
 
-
 def _see(path: str, names: set[str]) -> None:
     """List a directory that may have these names and no others."""
     if set(os.listdir(path)) <= names:

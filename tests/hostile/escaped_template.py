@@ -27,9 +27,7 @@ LAME = "files absent: the kernel has no Landlock"
 _run = GuestHost.run
 
 
-def _run_or_attempt(
-    self: GuestHost, order: RunOrder, artifact_path: str | None, pipe: bytes | None = None
-) -> Outcome:
+def _run_or_attempt(self: GuestHost, order: RunOrder, artifact_path: str | None, pipe: bytes | None = None) -> Outcome:
     if order.args[:1] != ("attempt",):
         return _run(self, order, artifact_path, pipe)
     said = attempts.perform(order.args[1], json.loads(order.args[2]))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster
+from tests.cluster import running_cluster
 from tests.pages import PAGES, name, typed
 from tests.reader import Reader
 from tests.test_docs import COMMANDS_ELSEWHERE, PAGES_ELSEWHERE
+
 
 def elsewhere(page: Path) -> tuple[str, ...]:
     """Beginnings of the commands of a page that are not for here."""
@@ -22,14 +24,14 @@ HERE = [page for page in PAGES if name(page) not in PAGES_ELSEWHERE and typed(pa
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", HERE, ids=name)
-def test_what_a_page_says_comes_out(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_what_a_page_says_comes_out(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     if "curl " in text and not shutil.which("curl"):
         pytest.skip("there is no curl here")
     starts = "$ minilambda up" in text or "$ bin/minilambda up" in text
-    running: Cluster | None = None if starts else request.getfixturevalue("cluster")
-    reader = Reader(tmp_path, running.address if running else "")
-    try:
+    with contextlib.ExitStack() as stack:
+        # A cluster of its own: pages list what is there.
+        address = "" if starts else stack.enter_context(running_cluster(tmp_path / "cluster")).address
+        reader = Reader(tmp_path, address)
+        stack.callback(reader.close)
         assert reader.follow(page, elsewhere(page))
-    finally:
-        reader.close()
