@@ -97,7 +97,7 @@ Exit codes: the low 8 bits of the guest's own (255 where they are 0 and the gues
   127 no such file               130 interrupted: Ctrl-C cancels the job
   134 the guest trapped          137 the guest needed more memory than it may have
   141 nobody reads what is followed (as in `| head`): that cancels the job
-  143 terminated: SIGTERM cancels the job
+  143 terminated: SIGTERM cancels the job, as does SIGHUP (129), when the terminal goes away
 
 Examples:
   minilambda-client hello.wasm

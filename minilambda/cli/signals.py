@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do while there is a job to cancel."""
+"""What Ctrl-C, SIGTERM and SIGHUP do while there is a job to cancel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import NoReturn
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Within, Ctrl-C raises ``KeyboardInterrupt`` and SIGTERM ``SystemExit``; where Ctrl-C is ignored, it stays so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Within, Ctrl-C raises ``KeyboardInterrupt``, SIGTERM and SIGHUP ``SystemExit``.
+
+    Where Ctrl-C or, as by ``nohup``, SIGHUP is ignored, it stays so.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGTERM, _terminated)
+    if before[signal.SIGHUP] is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminated)
     if callable(before[signal.SIGINT]):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -22,6 +27,6 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminated(*_: object) -> NoReturn:
-    """SIGTERM: cancel the job as an interrupt does, and leave with the code that shells use for it."""
-    raise SystemExit(128 + signal.SIGTERM)
+def _terminated(number: int, _: object) -> NoReturn:
+    """Cancel the job as an interrupt does, and leave with the code that shells use for the signal."""
+    raise SystemExit(128 + number)

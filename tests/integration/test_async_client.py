@@ -95,6 +95,17 @@ def test_a_module_goes_in_pieces_and_its_progress_is_told(use: Use) -> None:
     use(body)
 
 
+def test_a_progress_that_raises_ends_the_upload_and_nothing_else(use: Use) -> None:
+    async def body(client: AsyncClient) -> None:
+        other = asyncio.create_task(client.run(CAT, stdin=b"x"))
+        with pytest.raises(KeyError):
+            await client.upload(padded(2_600_000), progress=lambda *_: {}["no such"])
+        assert (await other).ok
+        assert (await client.run(padded(2_600_000))).stdout == b"padded\n"
+
+    use(body)
+
+
 def test_a_failure_is_raised_with_the_result_in_it(use: Use) -> None:
     async def body(client: AsyncClient) -> None:
         with pytest.raises(errors.DeadlineExceeded) as caught:
@@ -348,6 +359,14 @@ def test_a_run_tells_its_output_as_it_comes(use: Use) -> None:
         assert b"".join(pieces) == result.stdout == b"x" * 200_000
         with pytest.raises(LookupError):
             await client.run(CAT, stdin=b"x", on_output=lambda chunk: {}[chunk])
+
+        def stop(_: object) -> None:
+            raise asyncio.CancelledError
+
+        others = [asyncio.create_task(client.run(CAT, stdin=b"x")) for _ in range(20)]
+        with pytest.raises(asyncio.CancelledError):
+            await client.run(CAT, stdin=b"x", on_output=stop)
+        assert all(result.ok for result in await asyncio.gather(*others))
         assert (await client.run(HELLO)).stdout == b"hello\n"
 
     use(body)

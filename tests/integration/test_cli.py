@@ -128,8 +128,10 @@ def test_modules_and_workers_are_listed(cluster: Cluster, guest: Guest) -> None:
     assert [row["name"] for row in json.loads(cluster.client("--json", "workers").stdout)] == ["worker-1"]
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupt_cancels_the_job(cluster: Cluster, guest: Guest, number: signal.Signals, exit_code: int) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("ignored here, as nohup does it")
     job = f"interrupted-{exit_code}"
     options = ("--server", cluster.address, "--timeout", "60", "--job", job)
     process = subprocess.Popen(cluster.command("client", *options, str(guest(wat.LOOP))), stderr=subprocess.PIPE)

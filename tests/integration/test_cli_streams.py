@@ -53,6 +53,13 @@ def test_output_that_can_not_be_written_is_125_and_a_sentence(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_help_is_printed_where_the_locale_has_ascii_only(cluster: Cluster) -> None:
+    env = {**cluster.env, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(cluster.command("client", "--help"), capture_output=True, env=env, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"sha256:?" in done.stdout
+
+
 def test_a_guest_that_writes_nothing_needs_no_stdout(cluster: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "silent.wasm"
     path.write_bytes(wat.wasm(wat.printing("", exit_code=5)))

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 
 import pytest
 
@@ -359,6 +361,43 @@ def test_an_executor_does_not_outlive_a_fork(executor: Executor) -> None:
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     assert executor.submit(HELLO).result(20).ok
+
+
+def test_a_submit_after_a_fork_does_not_wait_for_room(cluster: Cluster) -> None:
+    executor = Executor(cluster.address, max_pending=1)
+    first = running(executor)
+    with killed(executor, first):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            try:
+                executor.submit(HELLO)
+            except RuntimeError:
+                os._exit(7)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    executor.shutdown()
+
+
+def test_a_callback_may_submit_while_a_broker_that_is_away_is_asked_how_large_a_module_may_be(tmp_path: Path) -> None:
+    # given
+    large = tmp_path / "large.wasm"
+    with large.open("wb") as file:
+        file.truncate(257 * 2**20)  # above what is read unasked
+    executor = Executor("tcp://127.0.0.1:1", connect_timeout=0.5)
+    told = threading.Event()
+
+    def again(_: object) -> None:
+        executor.submit(HELLO)
+        told.set()
+
+    # when
+    executor.submit(HELLO).add_done_callback(again)
+    with pytest.raises(errors.Unreachable):
+        executor.submit(large)
+    # then
+    assert told.wait(20)
+    executor.shutdown()
 
 
 def test_a_thread_that_fails_fails_the_futures_and_takes_no_more(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def test_a_projects_own_tests_get_a_cluster(project: Path) -> None:
     assert "1 failed" in output, output
     assert left(project) == []
     assert list((project / ".pytest_cache" / "d" / "minilambda").iterdir())  # compiled modules, for the next run
+
+
+def test_a_cache_that_others_may_write_to_is_made_private_and_one_that_can_not_be_used_is_not(project: Path) -> None:
+    text = """
+        def test_client(minilambda_cluster):
+            assert minilambda_cluster.client.run("hello.wasm").stdout == b"hello\\n"
+    """
+    cache = project / ".pytest_cache" / "d" / "minilambda"
+    cache.mkdir(parents=True)
+    cache.chmod(0o775)  # as pytest makes it with the umask that many systems give their users
+    with running_pytest(project, test_mine=text) as run:
+        assert "1 passed" in (output := run.communicate(timeout=50)[0]), output
+    assert list(cache.iterdir())
+    shutil.rmtree(cache)
+    cache.touch()
+    with running_pytest(project) as run:
+        assert "1 passed" in (output := run.communicate(timeout=50)[0]), output
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -93,6 +93,8 @@ def test_headers_without_end_are_body() -> None:
         "Content-Security-Policy: default-src *",
         "Access-Control-Allow-Origin: *",
         "Strict-Transport-Security: max-age=1",
+        "X-Accel-Redirect: /secret",
+        "X-Sendfile: /etc/passwd",
     ],
 )
 def test_a_guest_can_not_set_what_is_the_gateways(header: str) -> None:

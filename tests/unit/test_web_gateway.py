@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from minilambda.web.multipart import Part, read_parts
+from minilambda.web.problems import Problem
 from minilambda.web.settings import WebSettings
 from minilambda.web.tokens import SCOPES, TokenFile, Tokens, change_tokens
 from tests.web_server import serving
@@ -148,6 +151,18 @@ def test_a_form_is_taken_part_by_part(web: httpx.Client, parts: dict[str, bytes]
 )
 def test_a_form_that_is_broken_is_refused(web: httpx.Client, media: str, body: bytes) -> None:
     assert code(web.post("/run", content=body, headers={"Content-Type": media})) == (400, "bad_request")
+
+
+def test_the_headers_of_a_part_are_bounded_all_together() -> None:
+    async def form(header: bytes) -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="wasm"\r\n' + header * 3 + b"\r\nab\r\n--x--\r\n"
+
+    async def read(size: int) -> list[Part]:
+        return await read_parts("multipart/form-data; boundary=x", form(b"A: " + b"a" * size + b"\r\n"), 1)
+
+    assert asyncio.run(read(2000)) == [Part("wasm", b"ab")]
+    with pytest.raises(Problem, match="bad_request"):
+        asyncio.run(read(4000))
 
 
 def test_a_media_type_that_nobody_knows_is_refused(web: httpx.Client) -> None:

@@ -77,6 +77,29 @@ def test_headers_above_the_limit_are_refused(web: httpx.Client) -> None:
         assert rest(visitor).startswith(b"HTTP/1.1 400 ")
 
 
+def test_headers_above_the_limit_are_refused_though_they_come_all_at_once(web: httpx.Client) -> None:
+    assert web.get("/healthz", headers={"A": "a" * 30_000}).status_code == 200
+    assert web.get("/healthz", headers={"A": "a" * 40_000}).json()["code"] == "bad_request"
+    assert web.get("/healthz?" + "a" * 40_000).json()["code"] == "bad_request"
+
+
+def test_a_body_that_goes_wrong_after_the_reply_is_no_trouble(
+    web: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(web) as visitor:
+        visitor.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        assert visitor.recv(12) == b"HTTP/1.1 405"
+        visitor.sendall(b"no chunk\r\n")
+        assert b"HTTP/1.1" not in rest(visitor)
+    assert not caplog.records
+
+
+def test_what_visitors_get_wrong_is_not_logged(web: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    media = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert web.post("/run", content=b"no form", headers=media).status_code == 400
+    assert not [each for each in caplog.records if each.name != "httpx"]
+
+
 def test_what_is_no_http_is_refused(web: httpx.Client) -> None:
     with connect(web) as visitor:
         visitor.sendall(b"\x16\x03\x01 this is something else\r\n\r\n")
