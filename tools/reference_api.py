@@ -188,7 +188,8 @@ def _alias(module: str, name: str) -> str:
     at = next(i for i, node in enumerate(body) if _assigns(node, name))
     about = body[at + 1]
     words = about.value.value if isinstance(about, ast.Expr) and isinstance(about.value, ast.Constant) else ""
-    return f"```py\n{ast.unparse(body[at])}\n```\n{str(words).replace('``', '`')}\n"
+    code = ast.unparse(body[at]).replace("'", '"')
+    return f"```py\n{code}\n```\n{str(words).replace('``', '`')}\n"
 
 
 def _assigns(node: ast.stmt, name: str) -> bool:
