@@ -162,7 +162,8 @@ def test_a_gateway_that_stops_cancels_what_somebody_waits_for(cluster: Cluster) 
     settings = WebSettings(grace=0.1)
     with cluster.connect() as client, ThreadPoolExecutor(1) as pool:
         with serving(settings, f"tcp://{cluster.address}") as web:
-            waiting = pool.submit(web.post, "/run?job_id=stopped", content=SLEEP, headers=WASM)
+            url = web.base_url.join("/run?job_id=stopped")
+            waiting = pool.submit(httpx.post, url, content=SLEEP, headers=WASM, timeout=30)  # it outlives the client
             wait_for(lambda: "stopped" in [job.job for job in client.jobs()], "the job is there")
         assert problem(waiting.result(20)) == (503, "stopping")
         wait_for(lambda: client.job("stopped").status().state == "cancelled", "the job is cancelled")
