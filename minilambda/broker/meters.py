@@ -99,6 +99,8 @@ class Meters:
             self.completed += 1
         else:
             self._failed(meter, result.state, result.error.code)
+        if job.spec.stream:
+            return  # such a job waits for people, which says nothing of the cluster
         total, tier = usage.total_ms, self.totals[result.tier]
         tier.recent.append(total)
         if not self.timing:

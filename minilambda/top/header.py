@@ -137,8 +137,9 @@ def _latency(tiers: tuple[Latency, ...], width: int) -> Text:
 
 
 def _pair(p50: float, p99: float) -> str:
-    unit, factor = ("ms", 1.0) if p99 < 9_950 else ("s", 1000.0)
-    return "/".join(_figure(each / factor) for each in (p50, p99)) + f" {unit}"
+    half, most = (("ms", each) if each < 9_950 else ("s", each / 1000) for each in (p50, p99))
+    first = _figure(half[1]) if half[0] == most[0] else f"{_figure(half[1])} {half[0]}"
+    return f"{first}/{_figure(most[1])} {most[0]}"
 
 
 def _figure(value: float) -> str:

@@ -150,5 +150,7 @@ def failure(code: str, detail: str, retry_after: float | None = None, job: bool 
 
 def http_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
     """The problem for an error that the HTTP library found."""
+    if status == HTTPStatus.NOT_FOUND:
+        detail = "There is nothing at this path; see /docs."
     code = next((code for code, known in STATUS.items() if known == status), "bad_request")
     return Problem(code, "" if detail == HTTPStatus(status).phrase else detail, headers, status)

@@ -16,9 +16,11 @@ from zlib import crc32
 WHOLE = 4 << 20
 """An artifact up to this size is checked wholly before it is used, bytes."""
 
+MAGIC = b"MLCACHE2"
+"""Names the format. Part of the engine's fingerprint: files of another format are in another directory."""
+
 # magic, size, component, hash of all, checksum of all, hash of the sample, hash of these
 _TRAILER = struct.Struct("<8sQ?32sI32s16s")
-_MAGIC = b"MLCACHE2"
 _CHECK = 16  # bytes of the last hash
 _CHUNK = 1 << 20  # bytes per read and write
 _SAMPLES = 64  # pieces of a larger artifact that are checked before it is used
@@ -47,7 +49,7 @@ def write(fd: int, artifact_fd: int, component: bool, binding: bytes) -> None:
         total = crc32(part, total)
         _write_all(fd, part)
         offset += len(part)
-    said = _TRAILER.pack(_MAGIC, offset, component, whole.digest(), total, _sample(fd, offset), b"")[:-_CHECK]
+    said = _TRAILER.pack(MAGIC, offset, component, whole.digest(), total, _sample(fd, offset), b"")[:-_CHECK]
     _write_all(fd, said + _check(said, binding))
     os.fsync(fd)
 
@@ -65,7 +67,7 @@ def describe(fd: int, binding: bytes) -> Description | None:
     if len(trailer) != _TRAILER.size:
         return None
     magic, claimed, component, whole, total, sample, check = _TRAILER.unpack(trailer)
-    if magic != _MAGIC or claimed != size or check != _check(trailer[:-_CHECK], binding):
+    if magic != MAGIC or claimed != size or check != _check(trailer[:-_CHECK], binding):
         return None
     found = Description(size, component, whole, total, sample)
     intact = _sum(fd, size) == total if size <= WHOLE else _sample(fd, size) == sample

@@ -124,13 +124,17 @@ def _cpu_features() -> str:
 def fingerprint(compiler: str = "cranelift") -> str:
     """Names everything that decides whether an artifact loads, as 16 hex digits.
 
-    That is the wasmtime version, the configuration, the compiler, the target and its processor features.
+    That is the wasmtime version, the configuration, the compiler, the target and its processor features, and the format
+    of the files that keep artifacts.
     """
     # Here, not above: runners have no use for the dozens of modules that these import, and would carry them.
     import hashlib  # noqa: PLC0415
     import importlib.metadata  # noqa: PLC0415
 
+    from minilambda.worker.artifact_file import MAGIC  # noqa: PLC0415
+
     parts = (
+        MAGIC,
         importlib.metadata.version("wasmtime"),
         compiler,
         MAX_WASM_STACK[compiler],

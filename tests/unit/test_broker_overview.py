@@ -82,6 +82,14 @@ def test_an_overview_says_how_long_the_last_jobs_took_by_tier(world: World) -> N
     assert rows["warm"]["p50_ms"] == pytest.approx(5.0) and rows["warm"]["p99_ms"] == pytest.approx(9.0)
 
 
+def test_a_job_with_live_input_says_nothing_of_how_long_jobs_take(world: World) -> None:
+    agent = world.worker("a")
+    world.run("typed", detach=True, stream=True)
+    world.wait(0.5)
+    agent.done("typed", ran("warm", run_ms=500.0))
+    assert overview(world).tiers == () and overview(world).outcomes == {"completed": 1}
+
+
 def test_the_time_since_it_began_and_what_peers_got_wrong_are_told() -> None:
     world = World(durable=True)
     world.crash()

@@ -211,6 +211,13 @@ def test_the_head_fits_and_says_the_same_in_every_width(width: int) -> None:
         assert "warm 1.25/99.5 ms" in text and "disk" not in text
 
 
+def test_each_share_of_the_jobs_has_a_unit_that_shows_it() -> None:
+    watch = Watch()
+    tiers = [Latency("warm", 50, 1.5, 3.0, 12_500.0)]
+    watch.take(Sample(1, dataclasses.replace(overview(), tiers=tiers)))
+    assert "warm 1.50 ms/12.5 s" in "\n".join(line.plain for line in header.head(watch, "tcp://h:1", 118, 2.0))
+
+
 def test_the_head_says_since_when_the_broker_is_away_and_what_a_key_may_not_see() -> None:
     watch = Watch()
     watch.away(5, "No broker answered.")
