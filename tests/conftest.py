@@ -21,6 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         running.start_broker()
         running.start_worker("--slots", "2")
+        running.wait_workers(1)  # one that is stopped before it listens to signals does not exit as it should
         yield running
         running.stop()
     finally:
