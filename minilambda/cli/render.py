@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minilambda.client.results import RunResult
-from minilambda.errors import MinilambdaError
+from minilambda.errors import BY_CODE, MinilambdaError
 from minilambda.messages import ErrorInfo, Usage
+from minilambda.messages.parts import STATES
 
 if TYPE_CHECKING:
     from minilambda.client.functions import FunctionInfo
@@ -136,8 +137,8 @@ def story_lines(status: Status) -> list[str]:
     return [f"  {moment.at:9.3f} s  {printable(moment.what)}" for moment in status.story]
 
 
-def jobs_table(jobs: Sequence[JobInfo], *, whose: bool = False) -> None:
-    """``whose``: they may be of several principals."""
+def jobs_table(jobs: Sequence[JobInfo], *, state: str = "", whose: bool = False) -> None:
+    """``state``: what was asked for; ``whose``: they may be of several principals."""
     head = ["job", "state", "code", "attempt", "accepted", "took", "tier", "worker"]
     rows = [
         [
@@ -154,7 +155,9 @@ def jobs_table(jobs: Sequence[JobInfo], *, whose: bool = False) -> None:
     ]
     if whose:
         head, rows = [*head, "principal"], [[*row, each.principal] for row, each in zip(rows, jobs, strict=True)]
-    table(head, rows, "There are no such jobs.")
+    known = not state or state in STATES or state in BY_CODE
+    hint = "" if known else f" {printable(state)!r} is no state, and no code that this command knows."
+    table(head, rows, f"There are no such jobs.{hint}")
 
 
 def _took(milliseconds: float) -> str:

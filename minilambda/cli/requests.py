@@ -175,7 +175,10 @@ class Requests:
         with printing():
             if args["jobs"]:
                 jobs = client.jobs(state, limit, principal)
-                render.print_json(render.rows(jobs)) if self._json else render.jobs_table(jobs, whose=principal == "*")
+                if self._json:
+                    render.print_json(render.rows(jobs))
+                else:
+                    render.jobs_table(jobs, state=state, whose=principal == "*")
             elif args["modules"]:
                 found = client.modules()
                 render.print_json(render.rows(found)) if self._json else render.modules_table(found)

@@ -37,7 +37,10 @@ Body = Annotated[bytes, "body"]
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """The states in which a job ends."""
 
-State = Annotated[str, one_of("queued", "assigned", "running", "completed", "failed", "cancelled")]
+STATES = ("queued", "assigned", "running", "completed", "failed", "cancelled")
+"""All states of a job."""
+
+State = Annotated[str, one_of(*STATES)]
 Compiler = Annotated[str, one_of("", "cranelift", "winch")]
 Tier = Annotated[str, one_of("", "compiled", "disk", "warm")]
 Rows = Annotated[tuple[dict[str, Any], ...], Check("a list of maps", lambda value: type(value) in (list, tuple))]

@@ -270,3 +270,8 @@ def test_a_broker_that_others_reach_has_to_be_asked_for(cluster: Cluster) -> Non
     done = subprocess.run(command, capture_output=True, timeout=20, check=False)
     assert done.returncode in (1, 2)
     assert b"--insecure" in done.stderr
+
+
+def test_a_state_that_is_none_is_not_taken_for_good_news(cluster: Cluster) -> None:
+    assert b"'poisned' is no state" in cluster.client("jobs", "--state", "poisned").stdout
+    assert b"is no state" not in cluster.client("jobs", "--state", "poisoned").stdout
