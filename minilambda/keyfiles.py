@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from minilambda.keys import (
@@ -121,6 +121,24 @@ def replace_guarded(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def change_guarded(path: Path, how: Callable[[str], str]) -> None:
+    """Put what ``how`` makes of a guarded file's text in its place, all at once. Raises ``BadKey``."""
+    try:
+        with locked(path.parent):
+            replace_guarded(path, how(read_guarded(path) or ""))
+    except OSError as error:
+        raise BadKey(f"{error.filename or path}: {error.strerror}.") from None
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Another one whenever the file has been changed or replaced; empty where it can't be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid)
 
 
 def _path(source: str, folder: Path, ending: str) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from minilambda.broker.authority import Authority, parse_authority
-from minilambda.keyfiles import locked, read_guarded, replace_guarded
+from minilambda.keyfiles import change_guarded, read_guarded, stamp_of
 from minilambda.keys import BadKey
 
 FILE = "authorized-keys"
@@ -27,11 +26,7 @@ def read(path: Path) -> Authority:
 
 def change(path: Path, how: Callable[[Authority], Authority]) -> None:
     """Put a changed list in the place of the file's, all at once. Raises ``BadKey``."""
-    try:
-        with locked(path.parent):
-            replace_guarded(path, how(read(path)).text())
-    except OSError as error:
-        raise BadKey(f"{error.filename or path}: {error.strerror}.") from None
+    change_guarded(path, lambda text: how(parse_authority(text, str(path))).text())
 
 
 class Watch:
@@ -39,12 +34,12 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = _stamp(path)
+        self._seen = stamp_of(path)
         self.authority = read(path)
 
     def changed(self) -> Authority | None:
         """The list, if it is another than before. One that can't be read changes nothing; the log says why."""
-        stamp = _stamp(self._path)
+        stamp = stamp_of(self._path)
         if stamp == self._seen:
             return None
         self._seen = stamp
@@ -54,11 +49,3 @@ class Watch:
             log.error("the keys stay as they were: %s", error)
             return None
         return self.authority
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid)

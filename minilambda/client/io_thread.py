@@ -170,7 +170,7 @@ class IoThread:
         if self._finishing and not self._calls and not self._orders:
             return True
         if len(self._calls) >= _MANY:
-            time.sleep(_GATHER)
+            time.sleep(_GATHER)  # one wake-up for several answers, see _MANY
         self._wait(link)
         return False
 

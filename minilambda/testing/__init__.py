@@ -75,8 +75,7 @@ class Cluster:
             self._look(until)
 
     def _look(self, until: float) -> None:
-        time.sleep(_PAUSE)
-        ended, _, _ = select.select([self._says], [], [], 0)
+        ended, _, _ = select.select([self._says], [], [], _PAUSE)
         if ended or time.monotonic() > until:
             raise RuntimeError(f"The cluster did not start: {self.log().strip()}")
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilambda.keyfiles import locked, read_guarded, replace_guarded
+from minilambda.keyfiles import change_guarded, read_guarded, stamp_of
 from minilambda.keys import BadKey
 
 SCOPES = ("read", "call", "run", "deploy")
@@ -114,11 +114,7 @@ def read_tokens(path: Path) -> Tokens:
 
 def change_tokens(path: Path, how: Callable[[Tokens], Tokens]) -> None:
     """Put changed tokens in the place of a file's, all at once. Raises ``BadKey``."""
-    try:
-        with locked(path.parent):
-            replace_guarded(path, how(read_tokens(path)).text())
-    except OSError as error:
-        raise BadKey(f"{error.filename or path}: {error.strerror}.") from None
+    change_guarded(path, lambda text: how(parse_tokens(text, str(path))).text())
 
 
 class TokenFile:
@@ -126,7 +122,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen = _stamp(path)
+        self._seen = stamp_of(path)
         self._tokens = read_tokens(path)
         self._look = 0.0  # when to look at the file again, seconds
 
@@ -135,7 +131,7 @@ class TokenFile:
         now = time.monotonic()
         if now >= self._look:
             self._look = now + _LOOK_EVERY
-            stamp = _stamp(self.path)
+            stamp = stamp_of(self.path)
             if stamp != self._seen:
                 self._seen = stamp
                 try:
@@ -151,11 +147,3 @@ def user_file() -> Path:
     import platformdirs  # noqa: PLC0415 - only needed here
 
     return platformdirs.user_config_path("minilambda", appauthor=False) / FILE
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid)

@@ -156,7 +156,7 @@ class Cgroups:
         self._ended |= set(self._names.values())
         self._names.clear()
         while self._sweep() and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.005)  # the agent ends, and the kernel lets go of its dead children a little later
         with contextlib.suppress(OSError):  # what is left is removed at the next start
             # A cgroup that gives controllers to others can't hold processes itself.
             _write(top / "cgroup.subtree_control", " ".join(f"-{name}" for name in self._controllers))
