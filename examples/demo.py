@@ -35,7 +35,7 @@ MAPPED = 200  # inputs of the last part
 UP_S = 20.0  # the broker must have said its address after so long, seconds
 DOWN_S = 15.0  # a process must have ended so long after SIGTERM, seconds
 # A terminal decides its own width; anything else gets one that holds the tables.
-console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 114, highlight=False)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
+from typing import Any
 
 import zmq
 
@@ -34,8 +36,6 @@ def seed_libzmq() -> None:
     """
     if os.getpid() in _seeded:
         return
-    import ctypes  # noqa: PLC0415 - only needed here
-
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     _seeded[:] = [os.getpid()]
 
@@ -59,6 +59,26 @@ def allow_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems say "no limit" and have one
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def new_socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
+    """A socket of the context, or none: what interrupts its making does not leave it behind.
+
+    The context knows a socket only once it is made, and waits for ever, when it ends, for one that it does not know.
+    The first one starts libzmq's threads, so it takes long enough for a Ctrl-C to find it.
+    """
+    socket: zmq.Socket[bytes] = zmq.Socket.__new__(zmq.Socket)
+
+    def made(*args: Any) -> zmq.Socket[bytes]:
+        socket.__init__(*args)  # type: ignore[misc]
+        return socket
+
+    try:
+        context.socket(kind, socket_class=made)
+    except BaseException:
+        socket.close(linger=0)
+        raise
+    return socket
 
 
 def common_options(socket: zmq.Socket[bytes], endpoint: str) -> None:

@@ -22,7 +22,7 @@ from minilambda.fields import MAX_FRAME
 from minilambda.keys import PeerKeys
 from minilambda.messages import REPLIES, Deploy, Put, Refused, Request, Run
 from minilambda.notation import BadSetting
-from minilambda.sockets import common_options, connecting_options
+from minilambda.sockets import common_options, connecting_options, new_socket
 from minilambda.wire import Malformed, by_name, decode, encode
 
 MAX_REPLY = 256 * 1024 * 1024
@@ -68,7 +68,7 @@ class Connection:
     def _connect(self) -> None:
         """Make the socket, and another that tells of its connection. Raises ``BadSetting``."""
         endpoint = self._core.endpoint
-        self._socket = self._context.socket(zmq.DEALER)
+        self._socket = new_socket(self._context, zmq.DEALER)
         try:
             common_options(self._socket, endpoint)
             connecting_options(self._socket)
@@ -87,7 +87,7 @@ class Connection:
             raise
         plain = _plain(self._socket)
         self._send, self._recv = plain.send, plain.recv
-        self._get = self._socket.get
+        self._get: Any = self._socket.get
         self._recv_ms = -1  # how long the socket waits in a recv, milliseconds; -1: without end
 
     @property
@@ -293,7 +293,7 @@ def _watch(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> zmq.Socket[b
     """A socket that becomes readable when the other's connection breaks, and when it is there."""
     address = f"inproc://events-{next(_numbers)}"
     socket.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES)
-    watcher: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    watcher = new_socket(context, zmq.PAIR)
     try:
         watcher.connect(address)
     except BaseException:

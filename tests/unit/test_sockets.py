@@ -5,6 +5,9 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import threading
+from types import FrameType
+from typing import Any
 
 import pytest
 import zmq
@@ -38,3 +41,42 @@ def test_a_process_may_have_as_many_connections_as_the_system_allows() -> None:
     code = "import resource as r; from minilambda.sockets import allow_connections as a; "
     code += f"r.setrlimit(r.RLIMIT_NOFILE, (64, {most})); a(); print(r.getrlimit(r.RLIMIT_NOFILE)[0])"
     assert int(subprocess.check_output([sys.executable, "-c", code])) == most
+
+
+def test_an_interrupt_while_a_socket_is_made_leaves_none_behind() -> None:
+    """At each line that runs while it is made: a socket that is left open would keep its context from ending."""
+    at, interrupted = 0, True
+    while interrupted:
+        at += 1
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        interrupted = interrupt_the_making(context, at)
+        ending = threading.Thread(target=context.destroy, kwargs={"linger": 0}, daemon=True)
+        ending.start()
+        ending.join(10)
+        assert not ending.is_alive(), f"interrupted at step {at}"
+    assert at > 10
+
+
+def interrupt_the_making(context: zmq.Context[zmq.Socket[bytes]], at: int) -> bool:
+    """Make a socket and raise at a step of it; whether there was such a step."""
+    steps = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal steps
+        if "zmq" not in frame.f_code.co_filename:
+            return None
+        steps += 1
+        if steps == at:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        made = sockets.new_socket(context, zmq.DEALER)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    made.close(linger=0)
+    return False
