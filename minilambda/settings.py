@@ -38,7 +38,8 @@ class BrokerSettings:
 
     heartbeat: float = 1.0  # a worker reports at least so often, seconds
     liveness: float = 5.0  # a worker that is silent for so long is lost, seconds
-    prefetch: int = 2  # jobs that a worker may hold beyond its slots, at most
+    prefetch: int = 2  # jobs of any length that a worker may hold beyond its slots; 0: none, short ones neither
+    prefetch_time: float = 0.005  # jobs that will be done after so long it may hold in any case, seconds
     recall_after: float = 0.005  # an unstarted job is recalled for a free worker after so long, seconds
     max_losses: int = 3  # a job that lost so many workers is poisoned
     max_queued: int = 100_000  # jobs in the queue; more are refused as busy

@@ -63,7 +63,7 @@ class Core(Answers):
         self.queue = FairQueue(settings.quotas.running)  # jobs that wait for a worker
         self.quotas: Quotas | None = quotas_of(settings.quotas)  # None where nobody has any
         self.workers = Registry(session_start)  # numbers must not come again after a restart of the broker
-        self.scheduler = Scheduler(settings.prefetch)
+        self.scheduler = Scheduler(settings.prefetch, settings.prefetch_time)
         self.modules = ModuleStore(settings.store_bytes)
         self.results = Results(settings.result_ttl, settings.results_bytes)
         self.forgotten = Forgotten()  # jobs whose results were kept for their time
@@ -241,6 +241,8 @@ class Core(Answers):
         used = (usage.compile_ms + usage.load_ms + usage.run_ms) / 1000
         if self.quotas is not None and usage.compile_ms:
             self.quotas.compiled(job.key[0], job.spec.module, job.holder, job.dispatched_at, usage.compile_ms / 1000)
+        if used:
+            self.scheduler.forecast.note(job.spec.module, usage.load_ms + usage.run_ms)
         self.queue.settle(job, min(used, now - job.dispatched_at) if used else None)
         if job.worker is not None:
             self.placement.release(job)

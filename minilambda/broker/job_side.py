@@ -67,14 +67,15 @@ class JobSide:
         if job.recalled:
             core.placement.recall_over(job)
         if message.withheld:
-            worker.jobs.pop(key, None)
+            worker.let_go(job)
             worker.leaving[key] = job
             job.leaving_since = now
             hear(worker, message)
             self._collect(worker, job, message.result, bodies, message.withheld, now)
             return
         # All is here: the job leaves the worker before the load is measured, so that this need not be done again.
-        (worker.jobs if key in worker.jobs else worker.leaving).pop(key)
+        if not worker.let_go(job):
+            del worker.leaving[key]
         job.worker = None
         hear(worker, message)
         core.end_at(worker, job, message.result, bodies, now)
@@ -97,7 +98,7 @@ class JobSide:
             # Only a worker that drains hands jobs back unasked, whether it has said so yet or not.
             worker.draining = worker.draining or not job.recalled
             job.holder = ""
-            del worker.jobs[job.key]
+            worker.let_go(job)
             self._hear(worker, message)
             core.requeue(job, now)
             return

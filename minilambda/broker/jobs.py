@@ -112,6 +112,7 @@ class Job:
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
     sequence: int = 0  # of its dispatch in its worker's session; 0: the worker had it before; UNSENT
     dispatched_at: float = 0.0  # when the latest attempt was given to a worker, seconds
+    expected: int = 0  # how long it will keep a slot, as was thought then, microseconds
     result: Result | None = None  # once ended
     stdout: bytes = b""  # once ended
     stderr: bytes = b""  # once ended

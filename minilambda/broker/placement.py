@@ -63,7 +63,7 @@ class Placement:
         self._take(job, worker, now)
         if job.journaled:
             core.promises.moved(job)
-        worker.jobs[job.key] = job
+        worker.take(job)
         # A dispatch that waits for the disk gets its number when it goes: others may go before it.
         number, written = 0, core.promises.written
         if job.saved > written or worker.saved > written:
@@ -142,7 +142,7 @@ class Placement:
         if worker is None or core.workers.sessions.get(worker.session) is not worker:
             return
         self.adopt(job, worker, ref.attempt, now)
-        worker.jobs[job.key] = job
+        worker.take(job)
         job.recalled = job.asked_back = recalled
         core.recalls += recalled
         core.streams.arrived(job)
@@ -166,6 +166,7 @@ class Placement:
         core = self._core
         job.waited += now - job.queued_since
         job.worker, job.holder, job.ran_on = worker, worker.id, worker.name
+        job.expected = core.scheduler.forecast.of(job.spec.module)
         if job.spec.queue_timeout_ms:
             core.timers.clear(("queue", job.key))
 
@@ -179,7 +180,7 @@ class Placement:
         if job.recalled:
             self.recall_over(job)
         if worker.leaving.pop(job.key, None) is None:
-            worker.jobs.pop(job.key, None)
+            worker.let_go(job)
             if worker.session in core.workers.sessions:
                 core.scheduler.update(worker)
 

@@ -50,6 +50,7 @@ class Worker:
     settled_at: float = 0.0  # when the first of these ended, seconds
     settling: bool = False  # there is a timer to tell it
     warm: dict[str, None] = field(default_factory=dict)  # digests of modules that it got, oldest first
+    expected: int = 0  # how long all of ``jobs`` will keep a slot together, microseconds
     load: int = 0  # jobs that it has or is about to get; the scheduler's own
     takes: bool = False  # counted as taking jobs; the scheduler's own
     free: int = 0  # slots counted as free; the scheduler's own
@@ -68,6 +69,18 @@ class Worker:
     def needs(self, digest: str) -> bool:
         """Whether a job that it has and has not finished needs this module or file."""
         return any(job.spec.module == digest or digest in job.files for job in self.jobs.values())
+
+    def take(self, job: Job) -> None:
+        """The job is here, from now on."""
+        self.jobs[job.key] = job
+        self.expected += job.expected
+
+    def let_go(self, job: Job) -> bool:
+        """The job is not among ``jobs`` any more; whether it was."""
+        if self.jobs.pop(job.key, None) is None:
+            return False
+        self.expected -= job.expected
+        return True
 
     def measure(self) -> int:
         """The queue length now: what the worker said, and what was sent since. Never less than is known of."""

@@ -14,6 +14,7 @@ import heapq
 from collections import OrderedDict
 from itertools import islice
 
+from minilambda.broker.forecast import Forecast
 from minilambda.broker.jobs import InvariantError, Job
 from minilambda.broker.registry import Worker
 
@@ -26,14 +27,20 @@ WARM_MODULES = 4096
 MAX_STRAYED = 16
 """Workers that wait to be put into their buckets, at most: so one decision never has to do with all workers."""
 
+MOST = 32
+"""Jobs that a worker may hold for each of its slots, at most, however short they are."""
+
 _Workers = OrderedDict[Worker, None]
 
 
 class Scheduler:
     """The load of all workers. ``update`` must be told of every change to a worker that bears on it."""
 
-    def __init__(self, prefetch: int) -> None:
-        self._prefetch = prefetch  # jobs that a worker may hold beyond its slots
+    def __init__(self, prefetch: int, prefetch_time: float = 0.0) -> None:
+        self._prefetch = prefetch  # jobs of any length that a worker may hold beyond its slots
+        # A worker may hold more jobs while all that it has will be done after so long, microseconds of a slot
+        self._in_hand = int(prefetch_time * 1e6) if prefetch else 0
+        self.forecast = Forecast()
         self._buckets: dict[float, _Workers] = {}  # load relative to slots to the workers that have room
         self._order: list[float] = []  # heap of the keys of ``_buckets``, each once
         self._warm: dict[str, _Workers] = {}  # digest to workers that got the module in their session
@@ -57,7 +64,7 @@ class Scheduler:
         if worker.reachable and not worker.draining and not worker.doubted:
             if load < slots:
                 free, place = slots - load, load / slots
-            elif load < slots + self._prefetch:
+            elif load < slots + self._prefetch or (worker.expected < slots * self._in_hand and load < slots * MOST):
                 place = load / slots
             if not worker.takes:
                 worker.takes = True
@@ -217,6 +224,8 @@ class Scheduler:
         for worker in workers.values():
             if worker.load != worker.measure():
                 raise InvariantError(f"the load of {worker.name!r} is out of date")
+            if worker.expected != sum(job.expected for job in worker.jobs.values()):
+                raise InvariantError(f"what {worker.name!r} has to do is miscounted")
         if any(worker.load <= worker.slots or worker.session not in workers for worker in self.donors):
             raise InvariantError("a worker without surplus counts as a donor")
         warm = {(digest, worker) for digest, group in self._warm.items() for worker in group}

@@ -134,7 +134,10 @@ class WorkerSide:
                 core.placement.release(job)
                 job.worker, job.sequence = worker, 0
             job.leaving_since = now
-            into[key] = job
+            if held:
+                worker.take(job)
+            else:
+                into[key] = job
             if core.streams.jobs:
                 (core.streams.arrived if held else core.streams.left)(job)
             if job.cancelling and held:
