@@ -42,6 +42,7 @@ from minilambda.messages import (
     SetAlias,
     Undeploy,
     Unfollow,
+    Usage,
     Watch,
     Written,
     body_handle,
@@ -50,7 +51,8 @@ from tests.broker_world import Agent, World, digest_of
 
 MODULES = [b"\0asm one", b"\0asm two", b"\0asm" + bytes(3000)]
 RESULTS = [
-    Result("completed", 0),
+    Result("completed", 0, usage=Usage(run_ms=0.1)),
+    Result("completed", 0, usage=Usage(run_ms=700.0, load_ms=1.0)),
     Result("failed", error=ErrorInfo("trap", "x")),
     Result("running"),
     Result("cancelled"),
@@ -66,6 +68,7 @@ class Chaos:
         self.world = World(
             durable=durable,
             prefetch=self.random.choice([0, 1, 2]),
+            prefetch_time=self.random.choice([0.0001, 0.005, 1.0]),
             max_queued=self.random.choice([3, 100]),
             results_bytes=self.random.choice([8_000, 10**9]),
             store_bytes=self.random.choice([12_000, 10**9]),
