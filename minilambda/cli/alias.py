@@ -24,8 +24,8 @@ Options:
   --drop                    Forget the alias. Its version stays.
 {manage.CONNECTION}
 
-A function is called as NAME, which is its alias live, as NAME@ALIAS or as NAME@VERSION. Prints what the alias
-names now, NAME@VERSION. `minilambda-client functions NAME` lists the versions.
+A function is called as NAME, which is its alias live, as NAME@ALIAS or as NAME@VERSION. Prints
+what the alias names now, NAME@VERSION. `minilambda-client functions NAME` lists the versions.
 {manage.VARIABLES}
 Exit codes: 0 done, 2 wrong usage, 125 could not.
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from minilambda.cli import keyring, options, render, streams
 from minilambda.cli.serving import report
 
-USAGE = """Let a key talk to a broker, at once and from now on. Run it on the broker's machine, as its user or as root.
+USAGE = """Let a key talk to a broker, at once and from now on.
+
+Run it on the broker's machine, as its user or as root.
 
 Usage:
   minilambda authorize [options] --role=<role> <public>
@@ -20,18 +22,21 @@ Options:
   -r --role=<role>   What the key may do:
                      client    run jobs, see and cancel its own
                      worker    run the jobs of others
-                     admin     what a client may, see workers and clients, see and cancel everybody's jobs
-                     observer  see workers, clients and everybody's jobs, but neither their input nor output
-  --name=<name>      What people call the key, without spaces. Default: the name of its file, or the first
-                     signs of its principal.
+                     admin     what a client may, see workers and clients, see and cancel
+                               everybody's jobs
+                     observer  see workers, clients and everybody's jobs, but neither their
+                               input nor output
+  --name=<name>      What people call the key, without spaces. Default: the name of its file, or
+                     the first signs of its principal.
   --list             Print those that may talk: role, name, principal, public key.
-  --state-dir=<dir>  The broker's state directory, where the list is kept. Default: minilambda/broker in the
-                     user's state directory.
+  --state-dir=<dir>  The broker's state directory, where the list is kept.
+                     Default: minilambda/broker in the user's state directory.
   --keys=<dir>       Where the list is kept instead, as with the broker's --keys.
   -h --help          Show this.
 
-<public> is the key itself, between single quotes, or the name or path of its file. A key that may talk already
-gets the new role. The broker need not run; one that runs takes note within a second.
+<public> is the key itself, between single quotes, or the name or path of its file. A key that
+may talk already gets the new role. The broker need not run; one that runs takes note within a
+second.
 Exit codes: 0 done, 1 could not, 2 wrong usage.
 
 Examples:

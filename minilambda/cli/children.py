@@ -19,6 +19,7 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # found b
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)  # where this package was imported from
 _START = "import sys; sys.path[0] = {root!r}; from minilambda.cli.{command} import main; sys.exit(main())"
 
+_BROKERS = ("MINILAMBDA_METRICS",)  # one port can't be for all
 _OWN = ("MINILAMBDA_KEY", "MINILAMBDA_SERVER_KEY", "MINILAMBDA_KEYS")  # whoever has set them meant another broker
 
 
@@ -29,9 +30,10 @@ class Child:
         self.name = name
         self.open = True  # it may still print something
         self._rest = b""  # the last line, as far as it is there
+        without = _OWN if command == "broker" else (*_OWN, *_BROKERS)
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START.format(root=_ROOT, command=command), *args],
-            env={name: value for name, value in os.environ.items() if name not in _OWN},
+            env={name: value for name, value in os.environ.items() if name not in without},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -16,13 +16,16 @@ Usage:
   minilambda keygen (-h | --help)
 
 Options:
-  --keys=<dir>  Where the two files are put. Default: minilambda/keys in the user's configuration.
+  --keys=<dir>  Where the two files are put.
+                Default: minilambda/keys in the user's configuration.
   -h --help     Show this.
 
-NAME.secret is for this user only, NAME.public for anybody; the public key is printed. Files that are there are
-never overwritten. The commands take a pair by its name, as in --key broker, or by the path of a file.
+NAME.secret is for this user only, NAME.public for anybody; the public key is printed. Files
+that are there are never overwritten. The commands take a pair by its name, as in --key broker,
+or by the path of a file.
 
-A public key has signs that a shell would obey: put it between single quotes, or pass its file on.
+A public key has signs that a shell would obey: put it between single quotes, or pass its file
+on.
 Exit codes: 0 done, 1 could not, 2 wrong usage.
 
 Examples:

@@ -11,8 +11,9 @@ from minilambda.cli import options, streams
 USAGE = """Run untrusted WebAssembly on a pool of machines, with millisecond latency.
 
 Usage:
-  minilambda (broker | worker | client | up | top | web | keygen | authorize | revoke) [<arg>...]
+  minilambda (up | client | broker | worker | top | web) [<arg>...]
   minilambda (deploy | alias | rollback | undeploy) [<arg>...]
+  minilambda (keygen | authorize | revoke) [<arg>...]
   minilambda (-h | --help | --version)
 
 Commands:

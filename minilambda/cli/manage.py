@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 CONNECTION = """\
   -s --server=<addr>        The broker. Default: 127.0.0.1:8080.
   -k --key=<key>            Your own key, by name or path (see `minilambda keygen --help`).
-  --server-key=<key>        The broker's public key, or the name or path of its file; needed with --key.
+  --server-key=<key>        The broker's public key, or the name or path of its file; needed
+                            with --key.
   --connect-timeout=<time>  Give up when no broker answers for so long. Default: 5s.
   --json                    Print a JSON object instead.
   -h --help                 Show this."""

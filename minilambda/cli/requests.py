@@ -12,7 +12,7 @@ from typing import Any
 from minilambda.cli import exits, filing, keyring, live, named, overviews, progress, render, signals, sources
 from minilambda.cli.collecting import Collected, write_all
 from minilambda.cli.options import USAGE_EXIT, BadOption, Options, job_id, utf8
-from minilambda.cli.streams import OutputLost, ReaderGone, complain, printing, write_error
+from minilambda.cli.streams import OutputLost, ReaderGone, complain, end_line, printing, write_error
 from minilambda.client.job import Job
 from minilambda.client.modules import Module
 from minilambda.client.results import RunResult
@@ -128,7 +128,12 @@ class Requests:
         follow = interactive or self._options.flag("--follow") or (not self._json and sys.stdout.isatty())
         with progress.waiting(client.endpoint, job_id, self._progress and not interactive) as stop:
             shown = live.Shown(PROGRAM, job_id, self._json, stop).show if follow else None
-            result = run(on_output=shown)
+            try:
+                result = run(on_output=shown)
+            except KeyboardInterrupt:
+                if follow:
+                    end_line()
+                raise
         return self._show(result, follow, write_all(targets, result))
 
     def _check_interactive(self, source: str) -> None:

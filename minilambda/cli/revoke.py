@@ -8,21 +8,24 @@ from collections.abc import Sequence
 from minilambda.cli import keyring, options, streams
 from minilambda.cli.serving import report
 
-USAGE = """Cut a key off: its connections are closed, and it gets in no more. Run it on the broker's machine.
+USAGE = """Cut a key off: its connections are closed, and it gets in no more.
+
+Run it on the broker's machine, as its user or as root.
 
 Usage:
   minilambda revoke [options] <who>
   minilambda revoke (-h | --help)
 
 Options:
-  --state-dir=<dir>  The broker's state directory, where the list is kept. Default: minilambda/broker in the
-                     user's state directory.
+  --state-dir=<dir>  The broker's state directory, where the list is kept.
+                     Default: minilambda/broker in the user's state directory.
   --keys=<dir>       Where the list is kept instead, as with the broker's --keys.
   -h --help          Show this.
 
-<who> is the name, the principal or the public key itself, as `minilambda authorize --list` shows them, or the path
-of its file. A broker that runs takes note within a second. The jobs of a worker that is cut off run elsewhere;
-those that a client has handed in go on, and nobody hears of them but an admin, who can cancel them.
+<who> is the name, the principal or the public key itself, as `minilambda authorize --list`
+shows them, or the path of its file. A broker that runs takes note within a second. The jobs of
+a worker that is cut off run elsewhere; those that a client has handed in go on, and nobody
+hears of them but an admin, who can cancel them.
 Exit codes: 0 done, 1 could not, 2 wrong usage.
 
 Examples:

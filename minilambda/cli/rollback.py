@@ -20,11 +20,12 @@ Usage:
   minilambda rollback (-h | --help)
 
 Options:
-  --alias=<alias>           Which alias. Default: live, which is what a call gets that says nothing else.
+  --alias=<alias>           Which alias. Default: live, which is what a call gets that says
+                            nothing else.
 {manage.CONNECTION}
 
-Done again, it goes back by one more; the broker remembers the last 16 versions of each alias. Prints what the
-alias names now, NAME@VERSION.
+Done again, it goes back by one more; the broker remembers the last 16 versions of each alias.
+Prints what the alias names now, NAME@VERSION.
 {manage.VARIABLES}
 Exit codes: 0 done, 2 wrong usage, 125 could not.
 

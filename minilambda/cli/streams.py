@@ -100,6 +100,14 @@ def write_error(data: bytes) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is left in buffers goes there
 
 
+def end_line() -> None:
+    """Begin a new line on the terminal, behind a prompt and the ^C that it shows; elsewhere do nothing."""
+    if sys.stderr.isatty():
+        write_error(b"\n")
+    elif sys.stdout.isatty():
+        say("")
+
+
 def _discard() -> None:
     """What is left in the buffers of stdout goes nowhere, also when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,17 +21,22 @@ Options:
   -s --server=<addr>   The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                        Default: 127.0.0.1:8080.
   -k --key=<key>       Your own key, by name or path (see `minilambda keygen --help`).
-  --server-key=<key>   The broker's public key, or the name or path of its file; needed with --key.
+  --server-key=<key>   The broker's public key, or the name or path of its file; needed
+                       with --key.
   --every=<time>       Ask the broker so often, 200ms at least. Default: 1s.
-  --once               Print it all as text and leave. It looks twice, --every apart, to see how many jobs end.
+  --once               Print it all as text and leave. It looks twice, --every apart, to see how
+                       many jobs end.
   --json               The same as one JSON object.
   -h --help            Show this.
   --version            Show the version.
 
-It runs on any machine that reaches the broker. A key with the role observer sees everything but what jobs read and
-write; an admin's sees that too, and cancels jobs; a client's sees its own jobs. The key ? shows what the keys do.
-Every option can be set by a variable: --server by MINILAMBDA_SERVER, and so on. NO_COLOR=1 does without colours.
-Exit codes: 0 left as asked, 1 no broker answered --once or --json, or something went wrong, 2 wrong usage.
+It runs on any machine that reaches the broker. A key with the role observer sees everything but
+what jobs read and write; an admin's sees that too, and cancels jobs; a client's sees its own
+jobs. The key ? shows what the keys do.
+Every option can be set by a variable: --server by MINILAMBDA_SERVER, and so on. NO_COLOR=1 does
+without colours.
+Exit codes: 0 left as asked, 1 no broker answered --once or --json, or something went wrong, 2
+wrong usage.
 
 Examples:
   minilambda top

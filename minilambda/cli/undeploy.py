@@ -22,7 +22,8 @@ Usage:
 Options:
 {manage.CONNECTION}
 
-Jobs that were called before go on. A function that is deployed under the name later begins with version 1.
+Jobs that were called before go on. A function that is deployed under the name later begins with
+version 1.
 {manage.VARIABLES}
 Exit codes: 0 done, 2 wrong usage, 125 could not.
 

@@ -25,25 +25,35 @@ Usage:
 
 Options:
   -w --workers=<n>   Worker processes. Default: 1.
-  -n --slots=<n>     Guests at a time in each worker. Default: the cores, shared out between the workers.
-  -b --bind=<addr>   Where the broker listens; port 0 takes any free one. Default: 127.0.0.1:8080.
+  -n --slots=<n>     Guests at a time in each worker.
+                     Default: the cores, shared out between the workers.
+  -b --bind=<addr>   Where the broker listens; port 0 takes any free one.
+                     Default: 127.0.0.1:8080.
   --cache-dir=<dir>  Where compiled modules are kept. Default: the user's cache.
   --state-dir=<dir>  What outlives the broker is kept here. Default: nothing outlives it.
   --grace=<time>     Running jobs have so long to finish when the workers stop. Default: 10s.
-  --insecure         Listen on an address that other machines reach, although nobody has to show a key.
+  --insecure         Listen on an address that other machines reach, although nobody has to show
+                     a key.
   -v --verbose       Say more.
   -h --help          Show this.
   --version          Show the version.
 
-On a terminal a line shows the address, the workers, busy slots, waiting jobs, jobs done and jobs a second. A
-worker that dies is started again, and so is the broker, at the same address: workers and clients come back to
-it by themselves. The first Ctrl-C stops all in order, the second at once.
-Every option can be set by a variable: --workers by MINILAMBDA_WORKERS, and so on.
+On a terminal a line shows the address, the workers, busy slots, waiting jobs, jobs done and
+jobs a second. A worker that dies is started again, and so is the broker, at the same address:
+workers and clients come back to it by themselves. The first Ctrl-C stops all in order, the
+second at once.
+Every option can be set by a variable: --workers by MINILAMBDA_WORKERS, and so on. So can those
+of `minilambda-broker --help` and `minilambda-worker --help` that are not above, but for keys;
+MINILAMBDA_METRICS is for the broker. With keys, start the two by themselves, as in the last
+examples; `minilambda authorize` lets in who may talk to the broker.
 Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
 
 Examples:
   minilambda up
   minilambda up --workers 2 --slots 1 --bind 127.0.0.1:0
+  MINILAMBDA_MAX_MEMORY=1G minilambda up
+  minilambda-broker --key broker
+  minilambda-worker --key host7 --server-key broker
 """
 
 PROGRAM = "minilambda up"
@@ -78,6 +88,7 @@ class Up:
         self._cache = ["--cache-dir", cache] if cache else []
         state = found.path("--state-dir", "")
         self._state = ["--state-dir", state] if state else ["--ephemeral"]
+        self._wrong = False  # a worker did not understand its options, and would not the next time
         self._stops = 0  # signals that asked to stop
         self._again: list[tuple[float, str]] = []  # those to start again: when, seconds, and name
         self._broker_began = 0.0  # when the broker was started last, seconds
@@ -98,7 +109,7 @@ class Up:
             with Client(self._endpoint, connect_timeout=_REFRESH) as client, self._screen:
                 self._watch(client)
             self._stop()
-            return 0
+            return options.USAGE_EXIT if self._wrong else 0
         finally:
             self._children.kill()
 
@@ -131,6 +142,9 @@ class Up:
             self._children.listen(0.1)
             now = time.monotonic()
             for child in self._children.reap():
+                if child.name != _BROKER and child.process.returncode == options.USAGE_EXIT:
+                    self._wrong = True
+                    return
                 pause = self._pause(child, now)
                 how = f"ended with {child.process.returncode} and is started again in {pause:g} s"
                 self._screen.say(f"{PROGRAM}: {'the broker' if child.name == _BROKER else child.name} {how}")

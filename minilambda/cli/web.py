@@ -28,37 +28,45 @@ Commands:
   tokens  List the tokens.
 
 Options:
-  -b --bind=<addr>       Where to listen for HTTP: HOST:PORT or [IPV6]:PORT; port 0 takes any free one.
-                         Default: 127.0.0.1:8000.
+  -b --bind=<addr>       Where to listen for HTTP: HOST:PORT or [IPV6]:PORT; port 0 takes any
+                         free one. Default: 127.0.0.1:8000.
   -s --server=<addr>     The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                          Default: 127.0.0.1:8080.
-  -k --key=<key>         The gateway's own key, by name or path (see `minilambda keygen --help`).
-  --server-key=<key>     The broker's public key, or the name or path of its file; needed with --key.
-  --tokens=<file>        Let in only who has a token of this file. Default: minilambda/web-tokens in the user's
-                         configuration; where that is missing, nobody needs a token.
-  --may=<scopes>         What the token is good for, with commas between: read (look), call (functions),
-                         run (jobs, modules), deploy (functions). Default: read,call,run,deploy.
-  --host=<names>         Names that the gateway is reached by, besides its addresses, with commas between.
-                         Without tokens, requests by any other name are refused.
-  --insecure             Listen on an address that other machines reach, although nobody has to show
-                         a token: whoever reaches it can run code on the workers.
+  -k --key=<key>         The gateway's own key, by name or path (see
+                         `minilambda keygen --help`).
+  --server-key=<key>     The broker's public key, or the name or path of its file; needed
+                         with --key.
+  --tokens=<file>        Let in only who has a token of this file. Default:
+                         minilambda/web-tokens in the user's configuration; where that is
+                         missing, nobody needs a token.
+  --may=<scopes>         What the token is good for, with commas between: read (look), call
+                         (functions), run (jobs, modules), deploy (functions).
+                         Default: read,call,run,deploy.
+  --host=<names>         Names that the gateway is reached by, besides its addresses, with
+                         commas between. Without tokens, requests by any other name are refused.
+  --insecure             Listen on an address that other machines reach, although nobody has to
+                         show a token: whoever reaches it can run code on the workers.
   --max-body=<size>      Largest body of a request. Default: 64M.
-  --wait=<time>          A request waits for its job at most so long; then the job is cancelled. Default: 5m.
-  --log-format=<form>    The log on stderr: text, lines for people; json, an object a line. Default: text.
+  --wait=<time>          A request waits for its job at most so long; then the job is cancelled.
+                         Default: 5m.
+  --log-format=<form>    The log on stderr: text, lines for people; json, an object a line.
+                         Default: text.
   -v --verbose           Say more on stderr.
   -h --help              Show this.
   --version              Show the version.
 
-The page is at /, the interface at /docs. All visitors act as the one client that the gateway is to the broker.
+The page is at /, the interface at /docs. All visitors act as the one client that the gateway is
+to the broker.
 Tokens pass readable through plain HTTP: beyond this machine, put a proxy with TLS before it.
-The first line on stdout is `minilambda web listening on URL`. Ctrl-C or SIGTERM ends the gateway.
+The first line on stdout is `minilambda web listening on URL`. Ctrl-C or SIGTERM ends the
+gateway.
 Every option can be set by a variable: --bind by MINILAMBDA_BIND, and so on.
 Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
 
 Examples:
   minilambda web
   minilambda web token alice
-  minilambda web --bind 0.0.0.0:8000 --server broker.example:8080 --key gateway --server-key broker.public
+  minilambda web --bind 0.0.0.0:8000 --server host7:8080 --key gateway --server-key broker
 """
 
 PROGRAM = "minilambda web"

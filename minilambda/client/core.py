@@ -28,6 +28,7 @@ from minilambda.client.calls import (
 )
 from minilambda.client.follows import Follows, heard
 from minilambda.client.live import Following, pause
+from minilambda.client.refusals import Refusals
 from minilambda.client.uploads import Uploads
 from minilambda.errors import MinilambdaError, Unreachable, error_for
 from minilambda.messages import (
@@ -36,6 +37,7 @@ from minilambda.messages import (
     Follow,
     GetResult,
     Hello,
+    JobResult,
     JobStatus,
     Output,
     Put,
@@ -61,6 +63,7 @@ class Core:
         self._patience = patience or Patience()
         self._calls: dict[int, Call] = {}  # by request number
         self.follows = Follows(self._calls)
+        self._refusals = Refusals(self._calls, self._patience)
         self._last = 0  # request number given last
         self._greeting: int | None = None  # call that greets
         self._again = 1.0  # a request that gets no answer is sent again after so long, seconds
@@ -166,6 +169,7 @@ class Core:
     def drop(self, number: int) -> None:
         """The caller has lost interest; the call ends without an ``Ended``."""
         self._calls.pop(number, None)
+        self._refusals.sent(number)
         self._uploads.dropped()
 
     def unsent(self, number: int, now: float) -> None:
@@ -209,6 +213,7 @@ class Core:
     def _send(self, call: Call, now: float, actions: list[Action]) -> None:
         """Send the request of a call, or its next one, unless it is larger than the broker takes."""
         message, piece, patience, size = call.message, None, 0.0, 0
+        self._refusals.sent(message.request)
         if isinstance(message, Run):
             size = len(message.stdin) + len(message.values)
             spec, lacks = message.spec, call.source is not None and call.source.digest not in self._uploads
@@ -253,17 +258,15 @@ class Core:
 
     def _refused(self, call: Call, reply: Refused, now: float, actions: list[Action]) -> None:
         number = call.message.request
-        if not_yet(call, reply, call.beside in self._calls):
-            call.wake = now + pause(now - call.started)
-            self._next = min(self._next, call.wake)
-            return
         retry = None if reply.retry_after_ms is None else reply.retry_after_ms / 1000
-        if reply.code == "busy" and retry is not None:
-            retry *= 1 + self._patience.spread
-            if now + retry <= call.started + self._patience.busy:
-                call.wake = now + retry
-                self._next = min(self._next, call.wake)
-                return
+        if not_yet(call, reply, call.beside in self._calls):
+            wake: float | None = now + pause(now - call.started)
+        else:
+            wake = self._refusals.again(call, reply.code, retry, now)
+        if wake is not None:
+            call.wake = wake
+            self._next = min(self._next, wake)
+            return
         limits = self.welcome if reply.code == "not_found" else None
         if limits is not None and self._uploads.lacking(call, reply, limits, now, actions):
             return
@@ -281,8 +284,11 @@ class Core:
         call = self._calls.pop(number, None)
         if call is None:
             return
+        self._refusals.sent(number)
         if not call.own:
             actions.append(Ended(number, outcome))
+        if isinstance(outcome, JobResult) and (held := self._refusals.freed(now)) is not None:
+            self._send(held, now, actions)
         if isinstance(call.message, (Run, Deploy)):
             if isinstance(outcome, Reply) and call.message.spec.module not in self._uploads:
                 self._uploads.know(call.message.spec.module)

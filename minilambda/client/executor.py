@@ -19,6 +19,7 @@ from minilambda.client.calls import Patience
 from minilambda.client.io_thread import IoThread, Order
 from minilambda.client.mapping import Input
 from minilambda.client.modules import Module, ModuleLike, Modules
+from minilambda.client.promise import Promise
 from minilambda.client.requests import Requests
 from minilambda.client.results import RunResult, finished
 from minilambda.client.spec import RunOptions, typed_values
@@ -138,7 +139,7 @@ class Executor(concurrent.futures.Executor):
     # --- inside ---------------------------------------------------------------------------------------
 
     def _submit(self, handle: Module, request: Run, read: Callable[[JobResult], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
+        future: Future[Any] = Promise(self._thread.inside)
         self._room.enter(future, wait=not self._thread.inside())
         try:
             self._thread.add(Order(request, handle, future, read))

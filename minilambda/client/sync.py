@@ -57,7 +57,8 @@ class Client(FunctionMethods):
 
     It connects when it is first used, and raises ``Unreachable`` when no broker answers within ``connect_timeout``
     seconds. A connection that is lost later comes back by itself: calls wait ``lost_timeout`` seconds for it. A
-    busy broker is asked again for ``busy_timeout`` seconds before ``Busy`` is raised.
+    busy broker is asked again for ``busy_timeout`` seconds before ``Busy`` is raised; so is one where the client's
+    quota has no place, but longer where other calls of the connection are under way, before ``QuotaExceeded`` is.
 
     A broker with keys wants ``key``, the name or path of one's own key file, and ``server_key``, the broker's public
     key or its file. Raises ``BadKey`` for one that can't be used; where they are wrong, calls raise ``KeyRefused``.

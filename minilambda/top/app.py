@@ -78,6 +78,7 @@ class Top(App[None]):
         self.state_filter = ""  # state or code that the broker is asked for; "": all jobs
         self.current = "jobs"  # the list that is shown
         self.paused = False
+        self._cancels = False  # the key that cancels is offered
         self._client = client
         self._every = every
         self._questions = Questions(client, patience)
@@ -167,6 +168,7 @@ class Top(App[None]):
         grid = self._grid()
         shown = status(self.watching, self.current, len(grid.rows), grid.sort, grid.descending, grid.words, width)
         paint(base.query_one("#status", Static), shown)
+        self._offer()
 
     def _grid(self, name: str = "") -> Grid:
         return self.screen_stack[0].query_one(f"#{name or self.current}", Grid)
@@ -192,7 +194,9 @@ class Top(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Most keys are for the tables, and do nothing while something else is before them."""
-        return len(self.screen_stack) == 1 or action in ("quit", "pop_screen", "dark")
+        if len(self.screen_stack) != 1:
+            return action in ("quit", "pop_screen", "dark")
+        return None if action == "cancel" and self._unfinished() is None else True
 
     def action_next(self, step: int) -> None:
         self.action_tab(LISTS[(LISTS.index(self.current) + step) % len(LISTS)])
@@ -237,12 +241,8 @@ class Top(App[None]):
         self.push_screen(Help(help_text()))
 
     def action_cancel(self) -> None:
-        row = self._grid().row
-        if self.current != "jobs" or row is None:
-            self.notify("There is no job under the cursor to cancel.")
-            return
-        if row.state in TERMINAL:
-            self.notify("The job has ended already.")
+        row = self._unfinished()
+        if row is None:
             return
         job = self._client.job(row.job, row.principal)
 
@@ -266,6 +266,19 @@ class Top(App[None]):
     def _show_jobs_of(self, word: str) -> None:
         self.action_tab("jobs")
         self._filter(word)
+
+    def _unfinished(self) -> JobInfo | None:
+        """The job under the cursor, if it has not ended."""
+        grid = next(iter(self.screen_stack[0].query("#jobs").results(Grid)), None)  # there is none at the very start
+        row: JobInfo | None = grid.row if grid is not None and self.current == "jobs" else None
+        return None if row is None or row.state in TERMINAL else row
+
+    @on(Grid.Moved)
+    def _offer(self) -> None:
+        """Offer to cancel where there is something to cancel."""
+        if self._cancels != (self._unfinished() is not None):
+            self._cancels = not self._cancels
+            self.screen_stack[0].refresh_bindings()
 
     @on(Grid.Sorted)
     def _sorted(self) -> None:

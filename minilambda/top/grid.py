@@ -59,6 +59,9 @@ class Grid(ScrollView, can_focus=True):
     class Sorted(Message):
         """The table is in another order now."""
 
+    class Moved(Message):
+        """The cursor has moved."""
+
     def __init__(self, table: Table[Any]) -> None:
         super().__init__(id=table.name)
         self.table = table
@@ -150,6 +153,7 @@ class Grid(ScrollView, can_focus=True):
         elif self.cursor >= top + seen:
             self.scroll_to(y=self.cursor - seen + 1, animate=False)
         self.refresh()
+        self.post_message(self.Moved())
 
     def on_click(self, event: events.Click) -> None:
         """A click on a head sorts, one on a row goes there, one on the row with the cursor chooses it."""

@@ -48,6 +48,7 @@ class JobScreen(Screen[None]):
         self._every = every
         self._say = say
         self._trouble = ""  # why there is no output, or no more of it
+        self._cancels = not self.known.done  # the key that cancels is offered
         self._drawing = False  # a drawing of the output is on its way
 
     def compose(self) -> ComposeResult:
@@ -136,6 +137,9 @@ class JobScreen(Screen[None]):
         self._drawing = False
         if not self.is_mounted or not self.size.width:
             return
+        if self._cancels and self.known.done:
+            self._cancels = False
+            self.refresh_bindings()
         width = self.size.width - 2
         paint(self.query_one("#about", Static), *about(self.known, width))
         paint(self.query_one("#phases", Static), *phases(self.known, width))
@@ -156,10 +160,11 @@ class JobScreen(Screen[None]):
 
     # --- cancelling -----------------------------------------------------------------------------------
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A job that has ended can't be cancelled."""
+        return None if action == "cancel" and self.known.done else True
+
     def action_cancel(self) -> None:
-        if self.known.done:
-            self.notify("The job has ended already.")
-            return
         self.app.push_screen(Question(f"Cancel the job {printable(self.known.row.job)}?"), self._cancel)
 
     def _cancel(self, yes: bool | None) -> None:

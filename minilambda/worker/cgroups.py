@@ -33,6 +33,15 @@ THREADS = 64
 CONTROLLERS = ("memory", "pids")
 """What can be limited."""
 
+NOT_DELEGATED = "not delegated"
+"""How the reason begins where the machine has not given this worker a cgroup of its own."""
+
+REMEDY = (
+    "start the worker by `systemd-run --user --scope -p Delegate=yes` (as root without --user) or by the unit in "
+    "contrib/systemd, see docs/deployment.md"
+)
+"""What to do about that."""
+
 _OURS = re.compile(r"(runner|compiler)-[0-9]+")
 _AGENT = "agent"
 _NEED_NOT_BE = "memory.swap.max"  # there is none where the kernel counts no swap
@@ -100,9 +109,9 @@ class Cgroups:
             return self._absent("there is no cgroup of version 2 here")
         self._controllers = _given(directory)
         if not self._controllers:
-            return self._absent("not delegated")
+            return self._absent(NOT_DELEGATED)
         if (_processes(directory) | _processes(directory / _AGENT)) - {os.getpid()}:
-            return self._absent("not delegated to this worker alone, there are other processes in the same")
+            return self._absent(f"{NOT_DELEGATED} to this worker alone, there are other processes in the same")
         try:
             self._remove_stale(directory)
             (directory / _AGENT).mkdir(exist_ok=True)
@@ -113,7 +122,7 @@ class Cgroups:
             self.leave(0.0)
             return self._fail(error)
         missing = [name for name in CONTROLLERS if name not in self._controllers]
-        self.report = tuple(f"cgroup_{name} absent: not delegated" for name in missing)
+        self.report = tuple(f"cgroup_{name} absent: {NOT_DELEGATED}" for name in missing)
 
     def make(self, kind: str, number: int) -> list[int]:
         """A cgroup for a process that is about to be forked: the descriptor by which that goes into it, or none.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from minilambda.errors import MinilambdaError
-from minilambda.worker import walls
+from minilambda.worker import cgroups, walls
 
 log = logging.getLogger("minilambda.worker")
 
@@ -36,5 +36,9 @@ class WallReport:
             if line not in self._said:
                 self._said.add(line)
                 text = "jobs with files can't run here, %s" if line.startswith(walls.MOUNTING) else _NO_WALL
-                log.warning(text, line.replace(" absent", "", 1))
+                log.warning(text, _with_remedy(line.replace(" absent", "", 1)))
         self._tell(walls.in_short(lines))
+
+
+def _with_remedy(said: str) -> str:
+    return f"{said}; to have it, {cgroups.REMEDY}" if f": {cgroups.NOT_DELEGATED}" in said else said

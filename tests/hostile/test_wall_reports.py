@@ -11,6 +11,7 @@ import pytest
 from minilambda.errors import MinilambdaError
 from minilambda.worker import walls
 from minilambda.worker.processes import Processes
+from minilambda.worker.wall_report import WallReport
 from tests import wat
 from tests.cluster import Cluster
 from tests.hostile.escaped_template import LAME
@@ -32,6 +33,24 @@ def test_a_wall_that_can_not_be_raised_is_reported(
         assert told == ["all but files"] * 2
         said = [record.getMessage() for record in caplog.records]
         assert said == ["a wall around guests can't be raised here: files: the kernel has no Landlock"]
+
+
+def test_a_cgroup_that_is_not_delegated_is_reported_with_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    report = WallReport(required=False, tell=lambda text: None)
+    with caplog.at_level(logging.WARNING, "minilambda.worker"):
+        for _ in range(2):
+            report.note([], own=["cgroup absent: not delegated"])
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("a wall around guests can't be raised here: cgroup: not delegated; to have it, start")
+    assert "Delegate=yes" in said and "docs/deployment.md" in said
+
+
+def test_a_cgroup_that_this_machine_can_not_have_is_reported_without(caplog: pytest.LogCaptureFixture) -> None:
+    report = WallReport(required=False, tell=lambda text: None)
+    with caplog.at_level(logging.WARNING, "minilambda.worker"):
+        report.note([], own=["cgroup absent: there is no cgroup of version 2 here"])
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.endswith("there is no cgroup of version 2 here")
 
 
 def test_a_worker_that_requires_its_walls_does_not_serve_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

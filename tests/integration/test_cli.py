@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -240,6 +241,41 @@ def test_up_starts_the_broker_again_at_the_same_address(cluster: Cluster) -> Non
     process.terminate()
     process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_up_hands_the_options_of_brokers_and_workers_on_that_are_set_by_variables(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prometheus_client")
+    for name, value in {"COMPILER": "winch", "METRICS": "0", "KEY": "another broker's"}.items():
+        monkeypatch.setitem(cluster.env, f"MINILAMBDA_{name}", value)
+    process = up(cluster, "--workers", "1")
+    try:
+        assert process.stdout is not None
+        said = [line.decode() for line in itertools.takewhile(lambda line: b"registered" not in line, process.stdout)]
+        address = next(found[1] for line in said if (found := re.search(r"listening on (\S+)", line)))
+        with Client(address) as client:
+            assert client.run(wat.wasm(wat.HELLO)).usage.compiler == "winch"
+        process.terminate()
+        said.append(process.communicate(timeout=20)[0].decode())
+        assert process.returncode == 0
+        assert re.findall(r"minilambda-(\w+) serves metrics", " ".join(said)) == ["broker"]
+    finally:
+        process.kill()
+
+
+def test_up_does_not_start_workers_again_and_again_that_do_not_understand_their_options(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cluster.env, "MINILAMBDA_COMPILER", "gcc")
+    process = up(cluster, "--workers", "2")
+    try:
+        said = process.communicate(timeout=20)[0]
+        assert process.returncode == 2
+        assert b"minilambda-worker: MINILAMBDA_COMPILER: 'gcc' is not one of" in said
+        assert b"started again" not in said
+    finally:
+        process.kill()
 
 
 def test_a_worker_without_a_broker_says_so_once_and_registers_when_there_is_one(tmp_path: Path) -> None:

@@ -142,6 +142,25 @@ def test_a_terminal_shows_output_as_it_is_written(cluster: Cluster, client: Clie
     wait_for(lambda: client.job(job).status().state == "cancelled", "the job is cancelled")
 
 
+@pytest.mark.parametrize("where", ["all of it on the terminal", "its errors elsewhere"])
+def test_an_interrupted_conversation_leaves_the_shell_a_line_of_its_own(
+    cluster: Cluster, converse: str, where: str
+) -> None:
+    # given: a guest that has shown its prompt
+    ours, theirs = pty.openpty()
+    stderr = theirs if where == "all of it on the terminal" else subprocess.PIPE
+    options = ("--interactive", "--timeout", "40", converse)
+    with running(cluster, *options, stdin=theirs, stdout=theirs, stderr=stderr) as process:
+        os.close(theirs)
+        assert read_until(ours, b"\n") == b"ready\r\n"
+        # when
+        process.send_signal(signal.SIGINT)
+        # then
+        assert read_until(ours, b"\n") == b"\r\n"
+        assert process.wait(20) == 130
+    os.close(ours)
+
+
 def converse_forever(converse: str) -> str:
     """The same guest, which then waits for ever."""
     path = Path(converse).with_name("forever.wasm")

@@ -128,6 +128,29 @@ def test_a_callback_may_submit_and_its_failure_hurts_nobody(
     assert executor.submit(HELLO).result(20).ok
 
 
+def test_a_callback_that_wants_to_end_the_thread_is_logged_and_neither_the_others_nor_the_executor_are_hurt(
+    executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    told: list[Future[RunResult]] = []
+    future = running(executor, sleeping(200))
+    future.add_done_callback(lambda _: sys.exit("from a callback"))
+    future.add_done_callback(told.append)
+    # when
+    assert future.result(20).ok
+    # then
+    wait_for(lambda: told, "the next callback is called")
+    assert executor.submit(HELLO).result(20).ok
+    assert "exception calling callback" in caplog.text and "from a callback" in caplog.text
+
+
+def test_a_callback_of_a_future_that_is_done_may_end_the_thread_that_adds_it(executor: Executor) -> None:
+    future = executor.submit(HELLO)
+    assert future.result(20).ok
+    with pytest.raises(SystemExit):
+        future.add_done_callback(lambda _: sys.exit(3))
+
+
 def test_futures_are_awaited_in_a_loop(executor: Executor) -> None:
     async def main() -> list[bytes]:
         futures = [asyncio.wrap_future(executor.submit(CAT, stdin=str(number))) for number in range(20)]

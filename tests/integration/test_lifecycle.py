@@ -85,6 +85,28 @@ def test_a_second_signal_stops_a_worker_at_once(quick: Cluster) -> None:
     quick.services.remove(worker)
 
 
+def test_a_worker_that_drains_does_not_tell_of_a_broker_that_has_ended_too(tmp_path: Path) -> None:
+    hasty = ("--heartbeat", "0.2s", "--liveness", "0.8s")
+    with running_cluster(tmp_path, hasty, workers=[("--slots", "1", "--grace", "2500ms")]) as cluster:
+        # given: a worker that serves on tells of it
+        worker, silent = cluster.service("worker-1"), "the broker is silent"
+        cluster.lose(cluster.service("broker"))
+        worker.wait_printed(re.compile(silent))
+        cluster.restart_broker(*hasty)
+        cluster.wait_workers(1)
+        with cluster.connect() as client:
+            job = client.submit(sleeping(1000))
+            wait_for(lambda: job.status().state == "running", "the job runs")
+            # when
+            worker.signal(signal.SIGTERM)
+            wait_for(lambda: client.workers()[0].state == "draining", "the worker drains")
+        cluster.lose(cluster.services[-1])
+        # then: it waits for somebody to take the result, and says nothing
+        assert worker.process.wait(STOP_S) == 0
+        assert worker.printed().count(silent) == 1
+        cluster.services.clear()
+
+
 # --- a broker that comes back -------------------------------------------------------------------------------
 
 

@@ -19,6 +19,11 @@ def elsewhere(page: Path) -> tuple[str, ...]:
     return tuple(start for where, start in COMMANDS_ELSEWHERE if where == name(page))
 
 
+def files(folder: Path) -> set[str]:
+    """What one sees in a folder, but for the logs of the servers that its reader has started."""
+    return {each.name for each in folder.iterdir() if not each.name.startswith(".") and each.suffix != ".log"}
+
+
 HERE = [page for page in PAGES if name(page) not in PAGES_ELSEWHERE and typed(page, elsewhere(page))]
 
 
@@ -34,4 +39,7 @@ def test_what_a_page_says_comes_out(page: Path, tmp_path: Path) -> None:
         address = "" if starts else stack.enter_context(running_cluster(tmp_path / "cluster")).address
         reader = Reader(tmp_path, address)
         stack.callback(reader.close)
+        before = files(tmp_path)
         assert reader.follow(page, elsewhere(page))
+        if name(page) == "README.md":  # it is followed in a clone
+            assert files(tmp_path) == before

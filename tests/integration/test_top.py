@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
+from textual.widgets._footer import FooterKey
 
 from minilambda import Client
 from minilambda.broker import authorized
@@ -83,6 +84,11 @@ def rows(top: Top, name: str = "jobs") -> list[Any]:
     return top.screen_stack[0].query_one(f"#{name}", Grid).rows
 
 
+def offers(top: Top, key: str) -> bool:
+    """Whether the line at the bottom has the key, and not in grey."""
+    return any(each.key == key and not each.has_class("-disabled") for each in top.screen.query(FooterKey))
+
+
 @contextlib.contextmanager
 def broker(endpoint: str = "tcp://127.0.0.1:0", keys: BrokerKeys | None = None) -> Iterator[Server]:
     """A broker in a thread, without workers."""
@@ -111,6 +117,7 @@ def test_a_jobs_story_and_output_are_seen_live_and_it_is_cancelled_by_a_key(clus
             await until(pilot, lambda: output.text == "ready\nmore", "what it writes now")
             await until(pilot, lambda: "running" in top.screen.query_one("#story", Lines).text, "its story")
             assert "attempt 1 at worker-1" in text(top, "about") and "run" in text(top, "phases")
+            assert offers(top, "c")
             await pilot.press("c", "n")
             assert isinstance(top.screen, JobScreen)
             await pilot.press("c")
@@ -119,9 +126,31 @@ def test_a_jobs_story_and_output_are_seen_live_and_it_is_cancelled_by_a_key(clus
             await until(pilot, lambda: "cancelled" in top.screen.query_one("#story", Lines).text, "it is cancelled")
             await until(pilot, lambda: "The job was cancelled" in text(top, "about"), "and says why it ended")
             assert output.text == "ready\nmore"
+            await until(pilot, lambda: not offers(top, "c"), "there is nothing to cancel any more")
+            await pilot.press("c")
+            assert isinstance(top.screen, JobScreen)
             await pilot.press("escape", "c")
-            assert len(top.screen_stack) == 1  # there is nothing to cancel any more
+            assert len(top.screen_stack) == 1 and not offers(top, "c")
             assert "job top-talk is being cancelled" in log(top)
+
+    driven(connect(cluster.address, None, None), body)
+
+
+def test_the_key_that_cancels_is_offered_where_the_cursor_is_on_a_job_that_has_not_ended(cluster: Cluster) -> None:
+    async def body(top: Top, pilot: Pilot[None]) -> None:
+        async with AsyncClient(cluster.address) as other:
+            await other.run(HELLO, job_id="top-pair-1")
+            talk = await other.submit(CONVERSE, interactive=True, job_id="top-pair-2")
+            await choose(top, pilot, "top-pair")
+            await until(pilot, lambda: {row.state for row in rows(top)} == {"completed", "running"}, "both are there")
+            await pilot.press("home")
+            for key, place in (("up", 0), ("down", 1), ("up", 0)):
+                await pilot.press(key)
+                running = rows(top)[place].state == "running"
+                await until(pilot, lambda wanted=running: offers(top, "c") is wanted, "the offer fits the job")
+            await pilot.press("2")
+            await until(pilot, lambda: not offers(top, "c"), "a worker can't be cancelled")
+            await talk.cancel()
 
     driven(connect(cluster.address, None, None), body)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.request import urlopen
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests import wat
 from tests.cluster import Cluster, wait_for
@@ -117,6 +117,33 @@ def test_what_is_no_module_or_no_argument_is_told_before_anything_is_sent(visit:
     expect(page.locator("#run-fault")).to_contain_text("WebAssembly as text")
     run(page, HELLO, args='"open')
     expect(page.locator("#run-fault")).to_contain_text("not closed")
+
+
+def test_the_page_never_offers_to_cancel_a_job_that_has_ended(visit: Visit, gateway: Gateway, cluster: Cluster) -> None:
+    # given: the answers about the job are slow
+    with cluster.connect() as client:
+        job = client.submit(HELLO, group="over")
+        job.result(check=False)
+    page, held, slow = visit(gateway.url), [], [True]
+
+    def hold(route: Route) -> None:
+        held.append(route) if slow else route.continue_()
+
+    page.route(re.compile(f"/jobs/{job.id}"), hold)
+    # when
+    page.locator("#jobs-view tbody tr").filter(has_text="over").get_by_role("button").click()
+    # then
+    view = page.locator("#job")
+    expect(view).to_be_visible()
+    wait_for(lambda: page.evaluate("true") and held, "the page has asked")
+    expect(view.get_by_role("button", name="Cancel")).to_be_hidden()
+    # when
+    slow.clear()
+    for route in held:
+        route.continue_()
+    # then
+    expect(view.get_by_role("button", name="Run again")).to_be_visible()
+    expect(view.get_by_role("button", name="Cancel")).to_be_hidden()
 
 
 def test_a_job_is_looked_at_from_near(visit: Visit, gateway: Gateway, cluster: Cluster) -> None:

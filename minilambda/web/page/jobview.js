@@ -114,7 +114,7 @@ export class JobView {
   paint(state, code) {
     fillBadge(this.badge, state, code);
     const over = ended(state);
-    this.cancelButton.hidden = over;
+    this.cancelButton.hidden = over || !this.status;
     this.againButton.hidden = !over;
     this.saveButton.hidden = !over;
     if (!over && this.status) put(this.time, span(this.status.age_ms));
