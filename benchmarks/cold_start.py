@@ -38,9 +38,10 @@ Options:
   --from=<json>      Measure nothing: show the figures that an earlier run wrote with --json.
   -h --help          Show this.
 
-It starts a broker and workers on this machine and runs each module in three tiers:
+It starts a broker and workers on this machine and runs each module in four tiers:
   never seen   the broker has not seen its bytes: hash, upload, fetch, compile, load, run
   on disk      the compiled artifact is in the cache, the worker is a new process: load, run
+  rested       the same worker runs it again after a rest, as on disk: what a fresh worker costs is the difference
   warm         the same worker runs it again and again: run
 Times are those of a client that is already connected. wasmtime-py does the same work in turn, in the same minutes:
 compile and run; load an artifact and run in a new process; run a loaded module in a loop.

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,10 @@ def minilambda(options: tuple[str, ...], module: str, folder: Path) -> Driver:
 
     from minilambda import Client  # noqa: PLC0415
 
-    with LocalCluster(folder, WORKERS) as cluster, Client(f"tcp://{cluster.address}") as client:
+    with (
+        LocalCluster(folder, WORKERS, broker_options=options) as cluster,
+        Client(f"tcp://{cluster.address}") as client,
+    ):
         cluster.start_worker(client, *options)
         yield (
             lambda: client.run(module).stdout,
@@ -120,12 +124,21 @@ def drivers() -> dict[str, Callable[[str, Path], Any]]:
     peers = {"pool": pool, "ray": with_ray, "parsl": with_parsl, "ipyparallel": with_ipyparallel, "dask": with_dask}
     made: dict[str, Callable[[str, Path], Any]] = {
         "minilambda": functools.partial(minilambda, ()),
-        "minilambda-awake": functools.partial(minilambda, ("--low-latency",)),
+        "minilambda-asleep": functools.partial(minilambda, ("--awake=0",)),
+        "pool-awake": functools.partial(pool, documented),
     }
     for name, peer in peers.items():
         made[name] = functools.partial(peer, documented)
         made[f"{name}-tuned"] = functools.partial(peer, tuned)
     return made
+
+
+@contextlib.contextmanager
+def processors_awake() -> Iterator[None]:
+    """No processor of this machine sleeps meanwhile."""
+    with Path("/dev/cpu_dma_latency").open("wb", buffering=0) as device:
+        device.write(struct.pack("=i", 0))  # the time that one may take to wake up, microseconds
+        yield
 
 
 def latency(one: One, count: int) -> list[float]:
@@ -160,8 +173,10 @@ def main() -> None:
     name, package, module, folder = sys.argv[1:]
     try:
         driver = drivers()[name](module, Path(folder))
+        # In its own turns only: others that stay up are measured between them.
+        held: Callable[[Any], Any] = processors_awake() if name == "pool-awake" else lambda act: act
         with driver as (one, many):
-            latency(one, 30)
+            held(latency)(one, 30)
             throughput(many, 200)
             serve(
                 {
@@ -169,8 +184,8 @@ def main() -> None:
                     "wasmtime": importlib.metadata.version("wasmtime"),
                 },
                 {
-                    "latency": lambda count: latency(one, count),
-                    "throughput": lambda count: throughput(many, count),
+                    "latency": held(lambda count: latency(one, count)),
+                    "throughput": held(lambda count: throughput(many, count)),
                 },
             )
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import random
 import statistics
 import sys
@@ -21,6 +22,8 @@ from harness import ROOT, Answer, Table
 from lines import HelperFailed, Lines
 from report import micros, rate, ratio
 
+from minilambda.awake import DEVICE
+
 USAGE = """Measure minilambda beside ProcessPoolExecutor, Ray, Parsl, ipyparallel and Dask, on the same work.
 
 Usage:
@@ -31,8 +34,8 @@ Options:
   --quick          Few rounds, about two minutes. Without it: about ten.
   --python=<path>  The Python that has the peers of benchmarks/requirements.txt. Default: .venv-peers, which
                    `make peers` makes, or this one.
-  --only=<names>   Some of minilambda, minilambda-awake, pool, pool-tuned, ray, parsl, ipyparallel, dask, with commas
-                   between.
+  --only=<names>   Some of minilambda, minilambda-asleep, pool, pool-awake, pool-tuned, ray, parsl, ipyparallel,
+                   dask, with commas between.
   --tuned          Ray, Parsl, ipyparallel and Dask too get the tuned form of the work.
   --seed=<n>       Of the order of turns. Default: another one each time; it is printed.
   --json=<path>    Write machine, figures and all samples to this file.
@@ -41,10 +44,12 @@ Options:
 Every system has two workers on this machine; each job runs examples/hello.wasm, which prints a line by WASI, and
 returns the line. minilambda does it through client, broker, worker and a sandboxed process; the others call
 wasmtime-py in their worker processes, with engine and module kept for each process.
-  minilambda-awake  the same with --low-latency: processors don't sleep while jobs come; no peer has that
-  pool         ProcessPoolExecutor; linker, WASI, store and output file for each run, as wasmtime-py documents it
-  pool-tuned   ProcessPoolExecutor; one linker for all runs, output by a callback: the fastest public way
-  the others   as documented, or with --tuned in the tuned form
+  minilambda         as it comes: where /dev/cpu_dma_latency can be opened, processors don't sleep around a job
+  minilambda-asleep  with --awake=0 for broker and worker: processors sleep whenever they like, as with the others
+  pool               ProcessPoolExecutor; linker, WASI, store and output file for each run, as wasmtime-py documents it
+  pool-awake         the same while its caller keeps processors awake, by the same device
+  pool-tuned         ProcessPoolExecutor; one linker for all runs, output by a callback: the fastest public way
+  the others         as documented, or with --tuned in the tuned form
 Systems take turns in an order drawn anew in each round. Those that burn no time when idle (minilambda, the pools)
 stay up all the time; the others are up in their turns only.
 """
@@ -77,11 +82,12 @@ class System:
 
 
 OURS = System("minilambda", "minilambda")
-AWAKE = System("minilambda-awake", "minilambda, worker --low-latency")
+ASLEEP = System("minilambda-asleep", "minilambda, --awake=0")
 SYSTEMS = (
     OURS,
-    AWAKE,
+    ASLEEP,
     System("pool", "ProcessPoolExecutor(2), as documented", "", 0.9, 1.2),
+    System("pool-awake", "ProcessPoolExecutor(2), as documented, processors kept awake"),
     System("pool-tuned", "ProcessPoolExecutor(2), tuned"),
     System("ray", "Ray", "ray", 1 / 4, 5),
     System("parsl", "Parsl, HTEX", "parsl", 1 / 4, 5),
@@ -269,9 +275,16 @@ def _table(found: dict[str, Figures], plan: Plan, seed: int) -> Table:
         "at once. turns: smallest and largest median (rate) of a turn. ratio: minilambda's figure over theirs, of the "
         f"medians of the turns: small is good for time, large for throughput. CPU/job: all processes and the caller, "
         f"in the throughput part. {plan.heavy_turns} turns for systems that are started for each, {plan.light_turns} "
-        f"for the others; seed {seed}."
+        f"for the others; seed {seed}. {_device()}"
     )
     return Table("hello.wasm by two workers", columns, rows, note)
+
+
+def _device() -> str:
+    """What rows differ in that say something of processors."""
+    text = "Processors may sleep whenever they like, but around jobs of minilambda as it comes, and in turns of the "
+    text += "pool that says so. Linux's device for that could "
+    return f"{text}{'' if os.access(DEVICE, os.W_OK) else 'not '}be had on this machine."
 
 
 def _answers(found: dict[str, Figures]) -> list[Answer]:
@@ -281,7 +294,7 @@ def _answers(found: dict[str, Figures]) -> list[Answer]:
     share = ours.p99 / ours.latency
     answers = [harness.at_most("p99 of the round trip over its median", micros(ours.p99), share, 3)]
     for each in found.values():
-        if each is ours or each.system is AWAKE:
+        if each is ours or each.system is ASLEEP:
             continue
         asked = f"warm round trip of hello, against {each.system.title}"
         if not each.measured:
@@ -292,10 +305,10 @@ def _answers(found: dict[str, Figures]) -> list[Answer]:
         flow = f"throughput of hello, against {each.system.title}"
         answers.append(_answer(asked, times, ours.latency / each.latency, each.system.latency, harness.at_most))
         answers.append(_answer(flow, rates, ours.rate / each.rate, each.system.throughput, harness.at_least))
-        awake = found.get(AWAKE.name)
-        if each.system.latency and awake and awake.measured:
-            asked, times = f"{asked}, with --low-latency", f"{micros(awake.latency)} / {micros(each.latency)}"
-            answers.append(harness.at_most(asked, times, awake.latency / each.latency, each.system.latency))
+        asleep = found.get(ASLEEP.name)
+        if each.system.latency and asleep and asleep.measured:
+            asked, times = f"{asked}, with --awake=0", f"{micros(asleep.latency)} / {micros(each.latency)}"
+            answers.append(harness.at_most(asked, times, asleep.latency / each.latency, each.system.latency))
     return answers
 
 

@@ -57,6 +57,7 @@ class BrokerSettings:
     max_wait: float = 30.0  # the longest wait of one ``get_result``, seconds
     busy_retry: float = 0.5  # what a refused client is told to wait, seconds
     quotas: QuotaSettings = QuotaSettings()
+    awake: float | None = None  # processors don't sleep for so long after a job's step, seconds; None: see ``Awake``
 
     def __post_init__(self) -> None:
         _positive(self)
@@ -98,7 +99,7 @@ class WorkerSettings:
     collect_bytes: int = 64 * MIB  # all files that one job brings back together, at most
     walls: str = "best"  # one of WALLS
     fresh_runner: bool = False  # each job gets a process of its own
-    low_latency: bool = False  # the machine's processors stay awake while jobs come
+    awake: float | None = None  # as the broker's
 
     def __post_init__(self) -> None:
         _positive(self)
@@ -116,7 +117,7 @@ class WorkerSettings:
         return 2 * self.slots if self.fresh_runner else self.slots
 
 
-_MAY_BE_0 = ("prefetch", "grace", "scratch_bytes")
+_MAY_BE_0 = ("prefetch", "grace", "scratch_bytes", "awake")
 
 
 def _positive(settings: BrokerSettings | WorkerSettings) -> None:

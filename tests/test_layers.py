@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minilambda"
 
 SHARED = {"errors", "_version", "fields", "messages", "shapes", "codegen", "wire", "notation", "settings", "transfers"}
-SHARED |= {"sockets", "keys", "keyfiles", "curve", "paths", "histogram", "extras", "exporter"}
+SHARED |= {"sockets", "keys", "keyfiles", "curve", "paths", "histogram", "extras", "exporter", "awake"}
 """What every part may use; nothing in it knows a part."""
 
 PARTS = {"broker", "worker", "client"}
@@ -41,6 +41,7 @@ SHELLS = {
         "aio",
         "executor",
         "io_thread",
+        "promise",
         "async_link",
         "async_live",
         "async_lists",
@@ -57,7 +58,7 @@ SHELLS = {
         "spec",
     },
 }
-SHELLS["broker"] |= {"access", "authorized", "callers", "gate", "telemetry", "tracing", "metrics"}
+SHELLS["broker"] |= {"exposure", "access", "authorized", "callers", "gate", "telemetry", "tracing", "metrics"}
 SHELLS["top"] = {"app", "grid", "job_screen", "questions", "run"}
 """The modules around a core; all others of a part are as pure as its core."""
 
@@ -158,7 +159,7 @@ def pure() -> Iterator[str]:
         shells = SHELLS.get(part)
         if (shells is not None and rest and rest not in shells) or (part == "worker" and rest in PURE_WORKER):
             yield module
-    yield from SHARED & IMPORTS.keys() - {"sockets", "curve", "keyfiles", "exporter"}
+    yield from SHARED & IMPORTS.keys() - {"sockets", "curve", "keyfiles", "exporter", "awake"}
     yield from (module for module in IMPORTS if module.startswith("messages."))
 
 

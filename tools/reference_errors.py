@@ -51,7 +51,8 @@ job.
 
 REQUESTS = """## The request was refused
 Classes below `RequestError`. Nothing has changed. `error.retry_after` is in seconds, or None where trying again is no
-use. The client by itself asks a busy broker again (`busy_timeout`), and one that it has lost (`lost_timeout`).
+use. The client by itself asks a busy broker again, and one whose quota has no place at the moment (`busy_timeout`), and
+one that it has lost (`lost_timeout`).
 
 """
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shlex
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
 from minilambda._version import __version__
+from minilambda.awake import Awake
 from minilambda.broker.access import BrokerKeys
 from minilambda.broker.accounts import Account
 from minilambda.broker.core import Core
@@ -30,6 +29,7 @@ from minilambda.broker.events import (
     Send,
     StoreAction,
 )
+from minilambda.broker.exposure import check_open, is_local
 from minilambda.broker.outbox import Outbox
 from minilambda.broker.storage import Storage
 from minilambda.broker.telemetry import Telemetry, Traffic, Wanted
@@ -40,12 +40,20 @@ from minilambda.messages import (
     CLIENT_MESSAGES,
     REPLIES,
     WORKER_MESSAGES,
+    Call,
     Chunk,
+    Done,
+    Fed,
+    Fetch,
+    Input,
     Message,
     Refused,
     Request,
+    Returned,
+    Run,
+    RunAgain,
+    Written,
 )
-from minilambda.notation import BadSetting
 from minilambda.settings import BrokerSettings
 from minilambda.sockets import allow_connections, warn_of_old_libzmq
 from minilambda.wire import Malformed, by_name, decode, encode, prepare, split_envelope
@@ -58,6 +66,9 @@ MAX_SLEEP = 1.0
 
 FLUSH_EVERY = 0.02
 """... and so often while something could not be sent, seconds."""
+
+STEPS = frozenset({Run, RunAgain, Call, Done, Returned, Fetch, Chunk, Input, Fed, Written})
+"""Messages that bring a job further, so that more is soon to be done; not those of people who look on."""
 
 ACCEPTED = by_name(CLIENT_MESSAGES + WORKER_MESSAGES)
 prepare(REPLIES + BROKER_MESSAGES)
@@ -101,31 +112,6 @@ def run_broker(
     return 0
 
 
-def check_open(endpoint: str, insecure: bool) -> None:
-    """Others will reach a broker without keys. Raises ``BadSetting`` where nobody has asked for that."""
-    if insecure:
-        text = "ANYONE who reaches %s can run code on the workers and have every result: --insecure was given."
-        log.warning(text, endpoint)
-        return
-    text = f"{endpoint} can be reached from other machines, and without keys anyone who reaches it can run code. Run"
-    command = f"minilambda-broker --bind {shlex.quote(endpoint.removeprefix('tcp://'))} --key broker"
-    text += f" `minilambda keygen broker`, then `{command}`"
-    raise BadSetting(f"{text}; or say --insecure if the network keeps strangers out.")
-
-
-def is_local(endpoint: str) -> bool:
-    """Whether only this machine can reach the endpoint."""
-    if endpoint.startswith("ipc://"):
-        return True
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
 class Server:
     """A bound broker. ``serve`` runs it in the calling thread until ``stop``."""
 
@@ -136,6 +122,7 @@ class Server:
         state_dir: Path | None = None,
         keys: BrokerKeys | None = None,
     ) -> None:
+        self._awake = Awake.wanted(settings.awake)  # None: processors may sleep whenever they like
         # Numbers of an earlier broker must not come again: a random start, with room to count.
         name, session_start = f"minilambda-broker/{__version__}", int.from_bytes(os.urandom(5), "big") << 20
         self.core = Core(settings, name, session_start, durable=state_dir is not None)
@@ -165,6 +152,8 @@ class Server:
         self._storage.close()
         self._hear_disk(time.monotonic())
         self._transport.close()
+        if self._awake is not None:
+            self._awake.close()
         if self.telemetry is not None:
             self.telemetry.close()
 
@@ -197,12 +186,14 @@ class Server:
 
     def _loop(self) -> None:
         """Take one message at a time, and what has become due, until ``stop``."""
-        core, outbox, transport, access = self.core, self._outbox, self._transport, self._access
+        core, outbox, transport, access, awake = self.core, self._outbox, self._transport, self._access, self._awake
         # A worker's silence may be a heartbeat old when a pause begins: both together must stay within its liveness.
         allowed = 2 * self._max_sleep
         flushed = now = time.monotonic()
         while not self._stopping:
             longest = FLUSH_EVERY if outbox.waiting else self._max_sleep
+            if awake is not None:
+                longest = awake.look(now, longest)
             deadline = core.next_deadline()
             received = transport.receive(longest if deadline is None else min(longest, deadline - now))
             before, now = now, time.monotonic()
@@ -254,6 +245,8 @@ class Server:
             log.exception("a message could not be decoded")
             self._handle(Rejected(route, Malformed(BadRequest())), now)
         else:
+            if self._awake is not None and type(message) in STEPS:
+                self._awake.step(now)
             try:
                 actions = self.core.receive(route, self._transport.sender, message, now)
             except MemoryError:  # in the middle of a step: what is on the disk is sound, what is here may not be

@@ -29,6 +29,9 @@ NOW, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 WAKING = b"minilambda.wake"
 """The connection that messages to wake the loop come from. It is there before any other, so nobody can take it."""
 
+SHORTEST = 0.001
+"""A shorter time can't be waited for, seconds."""
+
 _SENT, _FULL, _GONE = (Outcome.SENT, None), (Outcome.FULL, None), (Outcome.GONE, None)
 
 log = logging.getLogger(__name__)
@@ -100,6 +103,7 @@ class Transport:
         It waits for ``patience`` seconds, or less: at least a quarter of it, so that the socket's own time limit need
         not be set anew for every message.
         """
+        patience = patience if patience > SHORTEST else SHORTEST
         if not self._timeout <= patience < 4 * self._timeout:
             self._set_timeout(patience)
         recv = self._recv  # a function in an attribute is slow to call as one: it is looked for among the methods first
@@ -121,7 +125,7 @@ class Transport:
         return connection, frames
 
     def _set_timeout(self, patience: float) -> None:
-        milliseconds = max(1, int(patience * 1000))
+        milliseconds = int(patience * 1000)
         power = 1 << (milliseconds.bit_length() - 1)
         self._socket.setsockopt(zmq.RCVTIMEO, power)
         self._timeout = power / 1000

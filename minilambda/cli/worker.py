@@ -22,42 +22,57 @@ Usage:
 Options:
   -o --orchestrator=<addr>  The broker: HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT or ipc://PATH.
                             Default: 127.0.0.1:8080.
-  -k --key=<key>            This worker's own key, by name or path (see `minilambda keygen --help`).
-  --server-key=<key>        The broker's public key, or the name or path of its file; needed with --key.
+  -k --key=<key>            This worker's own key, by name or path (see
+                            `minilambda keygen --help`).
+  --server-key=<key>        The broker's public key, or the name or path of its file; needed
+                            with --key.
   -n --slots=<n>            Guests at a time. Default: the cores that this process may use.
-  --name=<name>             What people call this worker. Default: the host's name and the process id.
-  --cache-dir=<dir>         Where compiled modules are kept; workers may share it. Default: the user's cache.
-  --cache-size=<size>       Compiled modules kept on disk, and as much again of jobs' files. Default: 8G.
+  --name=<name>             What people call this worker.
+                            Default: the host's name and the process id.
+  --cache-dir=<dir>         Where compiled modules are kept; workers may share it.
+                            Default: the user's cache.
+  --cache-size=<size>       Compiled modules kept on disk, and as much again of jobs' files.
+                            Default: 8G.
   --timeout=<time>          Time that a guest has when its job asks for none. Default: 30s.
   --memory=<size>           Memory that a guest has when its job asks for none. Default: 256M.
-  --output-limit=<size>     Output that a guest may write when its job asks for none. Default: 4M.
+  --output-limit=<size>     Output that a guest may write when its job asks for none.
+                            Default: 4M.
   --max-timeout=<time>      The most time that a job may ask for. Default: 1h.
   --max-memory=<size>       The most memory that a job may ask for. Default: 4G.
   --max-output=<size>       The most output that a job may ask for. Default: 64M.
-  --scratch-limit=<size>    The largest writable /tmp that a job may ask for; 0: none. Default: 256M.
-  --compiler=<name>         tiered, cranelift or winch. Winch compiles quickly, Cranelift makes faster code.
-                            Tiered: Winch first, so that a new module runs at once; Cranelift once the
-                            module has run again, or the worker is idle. Default: tiered.
+  --scratch-limit=<size>    The largest writable /tmp that a job may ask for; 0: none.
+                            Default: 256M.
+  --compiler=<name>         tiered, cranelift or winch. Winch compiles quickly, Cranelift makes
+                            faster code. Tiered: Winch first, so that a new module runs at once;
+                            Cranelift once the module has run again, or the worker is idle.
+                            Default: tiered.
   --compile-timeout=<time>  Time that compiling one module may take. Default: 2m.
   --compile-memory=<size>   Memory that compiling one module may take. Default: 4G.
-  --walls=<what>            Where a wall around guests can't be raised: best, say so and serve; required,
-                            refuse to. Default: best.
+  --walls=<what>            Where a wall around guests can't be raised: best, say so and serve;
+                            required, refuse to. Default: best.
   --fresh-runner            Each job gets a process of its own, not only each client.
-  --low-latency             Keep this machine's processors awake while jobs come: where waking up is slow,
-                            a short job takes a third less. It costs power. Needs /dev/cpu_dma_latency.
-  --grace=<time>            Running jobs have so long to finish when the worker stops. Default: 10s.
-  --metrics=<addr>          Serve numbers for Prometheus over HTTP: PORT, HOST:PORT or [IPV6]:PORT; only this
-                            machine gets them unless a host is named. Needs minilambda[metrics].
-  --log-format=<form>       The log on stderr: text, lines for people; json, an object a line. Default: text.
+  --awake=<time>            Keep this machine's processors from sleeping for so long after each
+                            step of a job: where waking up is slow, a short job takes a quarter
+                            less. 0: never. Needs /dev/cpu_dma_latency.
+                            Default: 5ms where that can be opened, otherwise 0.
+  --grace=<time>            Running jobs have so long to finish when the worker stops.
+                            Default: 10s.
+  --metrics=<addr>          Serve numbers for Prometheus over HTTP: PORT, HOST:PORT or
+                            [IPV6]:PORT; only this machine gets them unless a host is named.
+                            Needs minilambda[metrics].
+  --log-format=<form>       The log on stderr: text, lines for people; json, an object a line.
+                            Default: text.
   -v --verbose              Say more on stderr: also each job that has ended.
   -h --help                 Show this.
   --version                 Show the version.
 
-Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m or h.
+Sizes are bytes or numbers with K, M or G (of 1024); times are seconds or numbers with ms, s, m
+or h.
 Every option can be set by a variable: --orchestrator by MINILAMBDA_ORCHESTRATOR, and so on.
 
-The worker registers by itself and comes back when the broker does. Ctrl-C or SIGTERM drains it: it takes
-nothing new, finishes what runs within the grace, hands back the rest. A second signal ends it at once.
+The worker registers by itself and comes back when the broker does. Ctrl-C or SIGTERM drains it:
+it takes nothing new, finishes what runs within the grace, hands back the rest. A second signal
+ends it at once.
 Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong usage.
 
 Examples:
@@ -138,7 +153,7 @@ def worker_settings(found: options.Options) -> WorkerSettings:
         scratch_bytes=found.size("--scratch-limit", base.scratch_bytes, zero=True),
         walls=found.choice("--walls", WALLS, base.walls),
         fresh_runner=found.flag("--fresh-runner"),
-        low_latency=found.flag("--low-latency"),
+        awake=found.duration("--awake", 0.0, zero=True) if found.given("--awake") else None,
     )
 
 

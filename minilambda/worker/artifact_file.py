@@ -23,6 +23,7 @@ MAGIC = b"MLCACHE2"
 _TRAILER = struct.Struct("<8sQ?32sI32s16s")
 _CHECK = 16  # bytes of the last hash
 _CHUNK = 1 << 20  # bytes per read and write
+_PIECE = 64 << 10  # the same for a small artifact: the memory is at hand, and need not come from the kernel
 _SAMPLES = 64  # pieces of a larger artifact that are checked before it is used
 _SAMPLE = 4096  # bytes of each piece
 
@@ -90,8 +91,8 @@ def _sum(fd: int, size: int) -> int:
 
 
 def _parts(fd: int, size: int) -> Iterator[bytes]:
-    offset = 0
-    while offset < size and (part := os.pread(fd, min(_CHUNK, size - offset), offset)):
+    offset, piece = 0, _PIECE if size <= WHOLE else _CHUNK
+    while offset < size and (part := os.pread(fd, min(piece, size - offset), offset)):
         yield part
         offset += len(part)
 

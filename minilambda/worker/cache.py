@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilambda.errors import MinilambdaError
+from minilambda.notation import MIB
 from minilambda.worker import artifact_file
 from minilambda.worker.background import Background
 
@@ -27,6 +29,7 @@ _ARTIFACT = ".artifact"
 _LOCK = ".lock"
 _TEMPORARY = ".tmp"
 _STORE_AFTER_S = 0.02  # an artifact is stored so long after it was made: the first run goes first, seconds
+_STORE_AFTER_MIB_S = 0.01  # so much later for each MiB of it: large guests take longer to start, and so does storing
 _CHECK_AFTER_S = 0.2  # a large one that was found is checked wholly so long after, for the same reason, seconds
 _STALE_S = 60.0  # a temporary file that is older, and that nobody writes, is deleted, seconds
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -74,8 +77,8 @@ class ArtifactCache:
 
     # --- reading -------------------------------------------------------------------------------------
 
-    def find(self, digest: str) -> FoundArtifact | None:
-        """The artifact of a module, marked as used; None when there is none that verifies.
+    def find(self, digest: str, used: bool = True) -> FoundArtifact | None:
+        """The artifact of a module, marked as ``used``; None when there is none that verifies.
 
         A large one is only sampled before it is used; all its bytes are checked in the background, once.
         """
@@ -96,13 +99,37 @@ class ArtifactCache:
             os.close(fd)
             self.discard(digest)
             return None
-        with contextlib.suppress(OSError):  # a read-only disk; then nothing is evicted either
-            os.utime(fd)
+        if used:
+            with contextlib.suppress(OSError):  # a read-only disk; then nothing is evicted either
+                os.utime(fd)
         inode = os.fstat(fd).st_ino
         if described.size > artifact_file.WHOLE and inode not in self._checked:
             self._checked.add(inode)
             self._thread.do(lambda: self._check_whole(digest, described), _CHECK_AFTER_S)
         return FoundArtifact(fd, described.component, described.size)
+
+    def recent(self, count: int, room: int) -> list[str]:
+        """The modules whose small artifacts were used last, the last one at the end, as far as they fit into ``room``.
+
+        At most ``count`` of them; ``room`` is in bytes.
+        """
+        used: list[tuple[int, int, str]] = []  # last use, nanoseconds; bytes; name
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(_ARTIFACT):
+                    state = entry.stat(follow_symlinks=False)
+                    used.append((state.st_mtime_ns, state.st_size, f"sha256:{entry.name.removesuffix(_ARTIFACT)}"))
+        found: list[str] = []
+        for _, size, digest in heapq.nlargest(count, used):
+            if size <= min(room, artifact_file.WHOLE) and _DIGEST.fullmatch(digest):
+                room -= size
+                found.append(digest)
+        return found[::-1]
+
+    def mark(self, digest: str) -> None:
+        """The artifact that was found is used now."""
+        with contextlib.suppress(OSError):  # as in ``find``, or it was evicted
+            os.utime(f"{self._directory}/{digest[7:]}{_ARTIFACT}")
 
     def discard(self, digest: str) -> None:
         """Delete a damaged artifact. Runners that have it mapped keep it."""
@@ -169,7 +196,7 @@ class ArtifactCache:
                 os.close(fd)
                 self.unlock(digest)
 
-        self._thread.do(work, _STORE_AFTER_S)
+        self._thread.do(work, _STORE_AFTER_S + _STORE_AFTER_MIB_S * os.fstat(fd).st_size / MIB)
 
     def store(self, digest: str, component: bool, artifact_fd: int) -> None:
         """Write an artifact and wait until it is on the disk; then delete the least recently used above the bound.

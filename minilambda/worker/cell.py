@@ -34,6 +34,7 @@ class Cell:
     """
 
     def __init__(self, owner: wasmtime.Engine) -> None:
+        self.bare = False  # its guests get no WASI: they may import it, and call nothing of it
         self.instantiated = False  # there is an instance in the store
         self._engine = owner
         self._engine_at = engine.address_of(owner)
@@ -56,6 +57,8 @@ class Cell:
             self.close()
         self._store = store = c.wasmtime_store_new(self._engine_at, None, None)
         self._context = c.wasmtime_store_context(store)
+        if self.bare:
+            return
         self._wasi = wasi = c.wasi_config_new()
         if paths is None:
             c.wasi_config_inherit_stdout(wasi)
@@ -99,6 +102,8 @@ class Cell:
         With ``pipe``, a path for this process, it reads from there.
         """
         wasi = self._wasi
+        if wasi is None:
+            return
         done = c.wasi_config_set_argv(wasi, len(argv), _strings(argv))
         if env:
             names, values = zip(*env, strict=True)

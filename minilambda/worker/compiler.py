@@ -10,6 +10,7 @@ Messages to it, one of them: ``["compiled", component, size, ms]``, ``["invalid"
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import resource
@@ -17,17 +18,24 @@ import select
 import time
 from collections.abc import Callable
 
+import wasmtime
+
 from minilambda.errors import InvalidModule
 from minilambda.worker import codec, walls, warmup
 from minilambda.worker.channel import Channel
-from minilambda.worker.toolchain import compile_wasm, compiling
+from minilambda.worker.toolchain import compiling, make_engine
 
 _CORES = os.cpu_count() or 1  # now: the walls hide them
 _MEMORY_PER_CORE = 4 << 20  # bytes that each thread of the compiler may have for its stack, beyond the limit
 _LAST_WORDS = 4 << 20  # bytes more to say in that the limit was met
 _CPU_MARGIN_S = 10  # seconds of processor time beyond what the wall time could take on all cores
+PAUSE_S = (0.008, 0.25)
+"""How long a compiler sleeps before it ends, at least and at most: a guest starts meanwhile, seconds."""
+
+_PAUSE_SHARE = 0.1  # of the time that compiling took: large guests take longer to start
 _QUIET_S = 0.05  # how long a new compiler leaves the processor to the guest for which it replaces another, seconds
 _NICE = 10  # of a compilation that nobody waits for: about a tenth of what others get
+_MALLOC = {-1: 1 << 30, -2: 4 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD: bytes
 _NO_MEMORY = "os error 12"  # how wasmtime's own errors report a refused mmap
 
 
@@ -43,10 +51,13 @@ class Compiler:
         """Make ready, take the order, compile, and tell the agent how it went."""
         walls.set_name("ml-spare")
         files = _OwnFiles()
+        _hold_memory()
         self._raise_walls()
+        engine = make_engine(self._compiler, parallel=True)
         if not select.select([self._channel], [], [], _QUIET_S)[0]:  # there is time
             # The first module that a process compiles takes some milliseconds more than the second.
-            compile_wasm(warmup.wasm(), self._compiler)
+            with compiling(warmup.wasm(), engine):
+                pass
         received = self._channel.receive()
         if received is None:
             return
@@ -55,8 +66,9 @@ class Compiler:
         _limit(files.data_bytes(), memory_bytes, timeout_ms)
         if background:
             files.stand_back()
+        began = time.perf_counter()
         try:
-            message = self._compile(compiler, *fds)
+            message = _compile(engine if compiler == self._compiler else compiler, *fds)
         except (MemoryError, OSError):  # what can't be mapped or written is for want of memory too
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
@@ -67,14 +79,18 @@ class Compiler:
             else:
                 message = codec.pack("invalid", codec.cut(error.message, codec.MAX_REASON))
         self._channel.send(message)
+        # What a process does at its end takes a core from the guest that waits, and so does the next one that is made.
+        pause = (time.perf_counter() - began) * _PAUSE_SHARE
+        select.select([self._channel], [], [], max(PAUSE_S[0], min(pause, PAUSE_S[1])))
 
-    def _compile(self, compiler: str, wasm_fd: int, artifact_fd: int) -> bytes:
-        began = time.perf_counter()
-        with compiling(_mapped(wasm_fd), compiler) as (component, artifact):
-            offset, size = 0, len(artifact)
-            while offset < size:
-                offset += os.pwrite(artifact_fd, artifact[offset:], offset)
-        return codec.pack("compiled", component, size, (time.perf_counter() - began) * 1e3)
+
+def _compile(by: str | wasmtime.Engine, wasm_fd: int, artifact_fd: int) -> bytes:
+    began = time.perf_counter()
+    with compiling(_mapped(wasm_fd), by) as (component, artifact):
+        offset, size = 0, len(artifact)
+        while offset < size:
+            offset += os.pwrite(artifact_fd, artifact[offset:], offset)
+    return codec.pack("compiled", component, size, (time.perf_counter() - began) * 1e3)
 
 
 def _mapped(fd: int) -> mmap.mmap | bytes:
@@ -104,6 +120,13 @@ class _OwnFiles:
         with contextlib.suppress(OSError):
             if self._autogroup >= 0:  # this process has a session of its own
                 os.write(self._autogroup, str(_NICE).encode())
+
+
+def _hold_memory() -> None:
+    """Have the C library keep what is freed, and ask for more in larger pieces: this process lives for one module."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # glibc has it
+        for option, size in _MALLOC.items():
+            mallopt(option, size)
 
 
 def _limit(now_bytes: int, memory_bytes: int, timeout_ms: int) -> None:

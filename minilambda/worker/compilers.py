@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 
 from minilambda.worker.channel import ChannelError
+from minilambda.worker.compiler import PAUSE_S
 from minilambda.worker.events import CompileFinished, CompileOrder, ProcessEvent
 from minilambda.worker.handles import CompilerHandle
 
@@ -34,6 +36,7 @@ class Compilers:
         self._background: deque[tuple[CompileOrder, int]] = deque()  # likewise those that nobody waits for
         self._busy: dict[int, CompilerHandle] = {}  # those with an order, until they are gone, by number
         self._resting: CompilerHandle | None = None
+        self._ending: deque[tuple[CompilerHandle, float]] = deque()  # may still end by itself, until then, seconds
         self._artifacts: dict[tuple[str, str], int] = {}  # finished, until taken: digest, compiler -> sealed memfd
 
     def compile(self, order: CompileOrder, wasm_fd: int) -> None:
@@ -44,6 +47,7 @@ class Compilers:
         except OSError as error:
             self._refuse(order, error)
         self.proceed()
+        self.dismiss()
 
     def proceed(self) -> None:
         """Start what can start."""
@@ -86,6 +90,14 @@ class Compilers:
         self._busy[compiler.number] = compiler
         self._fork(compiler)
 
+    def dismiss(self) -> None:
+        """End the compilers that should have ended by now, and all that have a result if others wait for their place.
+
+        A compiler has no more to do once it has told its result, and might think otherwise.
+        """
+        while self._ending and (self._orders or time.monotonic() >= self._ending[0][1]):
+            self._ending.popleft()[0].kill()
+
     def rest(self) -> None:
         """Have a compiler ready for the next order. Without one, that order takes longer."""
         if self._resting is None and not self._orders:
@@ -114,6 +126,8 @@ class Compilers:
                 if (old := self._artifacts.pop((event.digest, event.compiler), None)) is not None:
                     os.close(old)
                 self._artifacts[event.digest, event.compiler] = compiler.take_artifact()
+                self._ending.append((compiler, time.monotonic() + 2 * PAUSE_S[1]))
+                self.dismiss()
 
     def take_artifact(self, digest: str, compiler: str) -> int:
         """A sealed memfd with a compiled module, which the caller owns. Raises KeyError when there is none."""
@@ -134,6 +148,7 @@ class Compilers:
         self._orders.clear()
         self._background.clear()
         self._busy.clear()
+        self._ending.clear()
         self._artifacts.clear()
         self._resting = None
 

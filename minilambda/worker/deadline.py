@@ -24,6 +24,9 @@ class DeadlineTimer:
         self._deadline: float | None = None  # monotonic seconds; None: nothing is armed
         self._wakes_at = 0.0  # monotonic seconds when the thread looks next
         self.rang = False  # the deadline armed last has passed
+
+    def start(self) -> None:
+        """Make the thread. Once."""
         _thread.start_new_thread(self._watch, ())  # threading.Thread would wait until it runs
 
     def arm(self, seconds: float) -> None:

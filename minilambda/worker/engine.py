@@ -54,6 +54,12 @@ def use_winch(config: wasmtime.Config) -> None:
     _b.wasmtime_config_strategy_set(config.ptr(), 2)
 
 
+def leave_out_unwinding(config: wasmtime.Config) -> None:
+    """No tables in artifacts for debuggers and profilers of this machine: traps have their backtraces without them."""
+    if _have("wasmtime_config_native_unwind_info_set"):
+        _b.wasmtime_config_native_unwind_info_set(config.ptr(), False)
+
+
 def set_stack(config: wasmtime.Config, size: int) -> None:
     """Native stack for guest code, bytes; less where this wasmtime has no more to give."""
     if _have("wasmtime_config_async_stack_size_set"):  # it refuses more than it has for guests that it never runs
@@ -83,6 +89,12 @@ def compiled(engine: wasmtime.Engine, wasm: Any, component: bool) -> wasmtime.Mo
 def serialized(code: wasmtime.Module | wasm_component.Component) -> Iterator[memoryview]:
     """The artifact of a compiled module or component, for as long as the context lasts. Raises WasmtimeError."""
     what = "component" if isinstance(code, wasm_component.Component) else "module"
+    if what == "module" and _have("wasmtime_module_image_range"):  # the same bytes where they are: no copy of them
+        start, end = ctypes.c_void_p(), ctypes.c_void_p()
+        _b.wasmtime_module_image_range(code.ptr(), _byref(start), _byref(end))
+        first = start.value or 0
+        yield memoryview((ctypes.c_uint8 * ((end.value or 0) - first)).from_address(first)).cast("B")
+        return
     if not _have(f"wasmtime_{what}_serialize", "wasm_byte_vec_t", "wasm_byte_vec_delete"):
         yield memoryview(code.serialize())
         return
@@ -183,14 +195,24 @@ _FUNCTIONS: Final = {
     "wasmtime_instance_export_get": 5,
     "wasmtime_func_call": 7,
     "wasmtime_memory_data_size": 2,
-}  # what a run calls, and how many arguments each takes
+    "wasmtime_module_exports": 2,
+    "wasm_exporttype_vec_delete": 1,
+    "wasm_exporttype_name": 1,
+    "wasm_exporttype_type": 1,
+    "wasm_externtype_kind": 1,
+    "wasm_externtype_as_functype_const": 1,
+    "wasm_functype_params": 1,
+    "wasm_functype_results": 1,
+    "wasm_externtype_as_memorytype_const": 1,
+    "wasmtime_memorytype_is64": 1,
+}  # what loading and a run call, and how many arguments each takes
 
 _GUEST_RUNS: Final = {"wasmtime_instance_pre_instantiate", "wasmtime_func_call"}
 """Those of them that let other threads run meanwhile; the others are too short to be worth it."""
 
 _STRUCTURES: Final = (
     "wasmtime_instance_t wasmtime_extern_t wasmtime_val_t wasmtime_store_t wasmtime_context_t wasmtime_error_t "
-    "wasm_trap_t wasm_byte_vec_t"
+    "wasm_trap_t wasm_byte_vec_t wasm_exporttype_vec_t"
 ).split()
 _FUNCTION_POINTER: Final = ctypes.CFUNCTYPE(None).__mro__[1]
 
@@ -223,7 +245,7 @@ def _short_way() -> Any:
 
 
 c: Final = _short_way()
-"""The C functions that ``cell`` calls; None where this wasmtime lacks one."""
+"""The C functions that ``cell`` and ``exports`` call; None where this wasmtime lacks one."""
 
 SHORT: Final = c is not None
 """Whether ``cell.Cell`` can be used; ``publicly.Cell`` can always be."""
@@ -233,9 +255,10 @@ if SHORT:
     Extern: Any = _b.wasmtime_extern_t
     Value: Any = _b.wasmtime_val_t
     Bytes: Any = _b.wasm_byte_vec_t
+    Exports: Any = _b.wasm_exporttype_vec_t
 
 
-def address_of(held: wasmtime.Engine | wasmtime.InstancePre) -> int:
+def address_of(held: wasmtime.Engine | wasmtime.Module | wasmtime.InstancePre) -> int:
     """Where the C library has it; valid as long as ``held`` is."""
     return _address(held.ptr().contents)
 

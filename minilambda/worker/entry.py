@@ -42,8 +42,11 @@ class Entry:
             self._watch.close()
             self._watch = None
 
-    def tell(self, link: Link) -> None:
-        """Say once for each time without a broker that none answers, or why one does not take this worker."""
+    def tell(self, link: Link, ending: bool = False) -> None:
+        """Say once for each time without a broker that none answers, or why one does not take this worker.
+
+        ``ending``: the worker looks for none any more, and so need not say that there is none.
+        """
         if link.session:
             return
         failure = None if self._watch is None else self._watch.failure()
@@ -51,7 +54,7 @@ class Entry:
             self.broken = True
             self.refuse(failure.message)
         unanswered = link.tries >= UNANSWERED
-        if unanswered and not (self._told or self._reason) and self.on_unanswered:
+        if unanswered and not (ending or self._told or self._reason) and self.on_unanswered:
             self.on_unanswered()
         self._told = unanswered
 

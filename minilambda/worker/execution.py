@@ -7,7 +7,7 @@ ready → running → done (``jobs.PHASES``).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from minilambda.messages import Dispatch, JobRef
@@ -19,7 +19,7 @@ from minilambda.worker import events as e
 from minilambda.worker import results
 from minilambda.worker.jobs import Job, limits_for
 from minilambda.worker.live import Live
-from minilambda.worker.module import Module, Settled
+from minilambda.worker.module import UNKNOWN, Module, Settled
 from minilambda.worker.modules import Modules
 from minilambda.worker.needs import Needs
 from minilambda.worker.slots import Slots
@@ -55,6 +55,12 @@ class Execution:
         self.live = Live(self.slots, emit, say)
 
     # --- from the broker, by way of the core ---
+
+    def have(self, found: Iterable[a.ArtifactFound]) -> None:
+        """Before the first job: artifacts of the best compiler that are open already."""
+        for each in found:
+            module = Module(each.digest, UNKNOWN, "ready", hand=each.compiler, component=each.component)
+            self.modules.by_digest[each.digest] = module
 
     def accept(self, message: Dispatch, now: float) -> None:
         """A new job."""

@@ -10,12 +10,13 @@ from typing import Final
 from minilambda.errors import BadArguments, DeadlineExceeded, MinilambdaError, OutputLimit, Trap
 from minilambda.worker import engine, toolchain
 from minilambda.worker.cell import Folder
+from minilambda.worker.components import ComponentGuest
 from minilambda.worker.deadline import DeadlineTimer
 from minilambda.worker.events import Outcome, RunOrder
 from minilambda.worker.limits import DATA_SLACK, PIPE_SLACK, RESULT_SLACK, KernelLimits
 from minilambda.worker.outcome import Ending, from_error, from_failure
 from minilambda.worker.places import Cell, Place, Places
-from minilambda.worker.prepared import ComponentGuest, CoreGuest
+from minilambda.worker.prepared import CoreGuest
 from minilambda.worker.sentences import past_deadline, past_output
 from minilambda.worker.streams import SMALL, Streams
 from minilambda.worker.toolchain import BadArtifact
@@ -32,12 +33,13 @@ _NEAR: Final = 1 << 20  # bytes below the memory limit that count as near it; a 
 
 
 class GuestHost:
-    """One per runner process, used by one thread. Makes a timer thread.
+    """One per runner process, used by one thread. Makes a timer thread, and WASI's own.
 
     ``stdout_fd`` and ``stderr_fd`` are memory files of the caller for a guest's output; with ``standard`` they become
     this process's standard streams, which saves opening them. ``places`` are this host's alone; primers are of the
     first one's compiler. ``limits`` were made before the walls were raised, if there are any. Guests get ``folders``,
-    and may make files of ``file_bytes`` in them. Raises OSError where /proc/self is out of reach.
+    and may make files of ``file_bytes`` in them. With ``still`` no thread is made: there are no deadlines, and the
+    cells must be bare. Raises OSError where /proc/self is out of reach.
     """
 
     def __init__(
@@ -50,17 +52,22 @@ class GuestHost:
         standard: bool = False,
         folders: Sequence[Folder] = (),
         file_bytes: int = 0,
+        still: bool = False,
     ) -> None:
-        engine.start_io()
+        if not still:
+            engine.start_io()
         self._streams = Streams(stdout_fd, stderr_fd, standard)
         self._limits = limits or KernelLimits()
         self._places = places  # by compiler
         self._folders = folders
         self._file_bytes = file_bytes
         self._timer = DeadlineTimer(self._interrupt)
+        if not still:
+            self._timer.start()
         self._guests: dict[str, CoreGuest | ComponentGuest] = {}  # loaded modules by digest
         self._ready: Cell | None = None  # open, and no guest has been in it
         self._used: Cell | None = None  # where the last guest was, to be made ready again
+        self._new: CoreGuest | ComponentGuest | None = None  # loaded by the last order
         self._inside = False  # a guest runs, under its limits
         self._pooled = 0  # what the last guests in the pools left there, bytes
         self.left_output = False
@@ -85,13 +92,11 @@ class GuestHost:
             self._make_ready(guest.place.cell)
         self._ready, self._used = None, self._ready
         began, cpu = time.perf_counter(), time.process_time()
-        try:
-            ending, memory = self._contained(guest, order, pipe)
-        except MinilambdaError as error:
-            ending, memory = from_failure(error), 0
-        except Exception as error:  # what happens before a guest runs is no failure of the guest
-            text = toolchain.one_line(f"{type(error).__name__}: {error}", 300)
-            ending, memory = Ending(MinilambdaError.code, f"The runner can't run the guest: {text}"), 0
+        ending, memory = self._ended(guest, order, pipe)
+        if order.load and not guest.place.cell.instantiated and not self._suits(guest):
+            guest = self._move_out(order, artifact_path)
+            ending, memory = self._ended(guest, order, pipe)
+        self._new = guest if order.load else None
         run_ms, cpu_ms = (time.perf_counter() - began) * 1e3, (time.process_time() - cpu) * 1e3
         limit = order.output_bytes
         out, err = self._streams.sizes()
@@ -115,6 +120,10 @@ class GuestHost:
 
     def tidy(self) -> None:
         """Free what the last guest held and make ready for the next, while nobody waits for an outcome."""
+        if self._new is not None:
+            self._limits.lift()
+            self._new.needs_wasi  # noqa: B018  # found out now, for the next run
+            self._new = None
         used = self._used
         if used is None:
             return
@@ -166,27 +175,56 @@ class GuestHost:
             if order.component:
                 self._guests[order.digest] = ComponentGuest(places, artifact_path, self._leave)
             else:
-                self._guests[order.digest] = CoreGuest(places, artifact_path, self._leave, self._limits.data_bytes)
+                self._guests[order.digest] = CoreGuest(places, artifact_path, self._leave)
             self._add_up()
         guest = self._guests.get(order.digest)
         if guest is None:
             raise BadArtifact(f"The runner does not hold {order.digest}.")
         return guest
 
+    def _suits(self, guest: CoreGuest | ComponentGuest) -> bool:
+        """False where its place is to blame that there is no instance; then nothing of it has run."""
+        return not isinstance(guest, CoreGuest) or guest.suits(self._limits.data_bytes)
+
+    def _move_out(self, order: RunOrder, artifact_path: str | None) -> CoreGuest:
+        """Load a module that the pool does not suit where everything runs. Raises BadArtifact."""
+        assert artifact_path is not None
+        self._drop(order.digest)
+        guest = CoreGuest(self._places[order.compiler], artifact_path, self._leave, pooled=False)
+        self._guests[order.digest] = guest
+        self._add_up()
+        self._make_ready(guest.place.cell)
+        self._ready, self._used = None, self._ready
+        return guest
+
     def _drop(self, digest: str) -> None:
         guest = self._guests.pop(digest, None)
         if guest is not None:
             guest.close()
+            self._new = None if self._new is guest else self._new
 
     # --- the run --------------------------------------------------------------------------------------
 
+    def _ended(self, guest: CoreGuest | ComponentGuest, order: RunOrder, pipe: bytes | None) -> tuple[Ending, int]:
+        """``_contained``, with an ending for everything."""
+        try:
+            return self._contained(guest, order, pipe)
+        except MinilambdaError as error:
+            return from_failure(error), 0
+        except Exception as error:  # what happens before a guest runs is no failure of the guest
+            text = toolchain.one_line(f"{type(error).__name__}: {error}", 300)
+            return Ending(MinilambdaError.code, f"The runner can't run the guest: {text}"), 0
+
     def _contained(self, guest: CoreGuest | ComponentGuest, order: RunOrder, pipe: bytes | None) -> tuple[Ending, int]:
         """Run under all limits; answers the ending and the memory used, bytes."""
+        if order.invoke is not None:
+            self._limits.lift()  # as a rule they are lifted: to look at a function takes memory of ours
         run, place = guest.check(order), guest.place
         cell = place.cell
         cell.limit(order.memory_bytes, TABLE_ELEMENTS, INSTANCES, TABLES, MEMORIES)
-        if guest.needs_wasi:
-            argv = _argv(order) if order.args or order.env else _NO_ARGS
+        given = bool(order.args or order.env)
+        if (order.load and not given and pipe is None) or guest.needs_wasi:  # granted in vain, it does no harm
+            argv = _argv(order) if given else _NO_ARGS
             cell.grant(argv, order.env, order.stdin, self._folders, pipe)
         slack = RESULT_SLACK if order.component and order.invoke is not None else DATA_SLACK
         if pipe is not None:

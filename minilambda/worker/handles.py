@@ -219,7 +219,8 @@ class CompilerHandle(Child):
             if os.fstat(self.artifact_fd).st_size != result.size:
                 result = self._failed(self.order, "internal", "The artifact changed after the compiler had ended.")
         self._result, self._reported = None, True
-        self.kill()  # it has no more to do, and might think otherwise
+        if result.code is not None or self.in_background:
+            self.kill()
         return [result]
 
     def died(self, how: str) -> list[ProcessEvent]:

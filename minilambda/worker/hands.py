@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from minilambda.worker import actions as a
-from minilambda.worker.awake import Awake
 from minilambda.worker.events import CompileFinished, Measured, OutputRead, Poured
 from minilambda.worker.file_trees import Files
 from minilambda.worker.meters import Meters
@@ -22,14 +21,11 @@ class Hands:
     An action that is answered at once returns the answer.
     """
 
-    def __init__(
-        self, artifacts: Artifacts, files: Files, processes: Processes, awake: Awake | None, meters: Meters
-    ) -> None:
+    def __init__(self, artifacts: Artifacts, files: Files, processes: Processes, meters: Meters) -> None:
         self._meters = meters
         self._artifacts = artifacts
         self._files = files
         self._processes = processes
-        self._awake = awake  # None: the machine may sleep between jobs
         self._wasm = WasmFiles()
         self.acts: dict[type, Callable[[Any], a.Event | None]] = {
             a.FindArtifact: self._find_artifact,
@@ -53,6 +49,10 @@ class Hands:
             a.ReadOutput: self._read_output,
             a.Pour: self._pour,
         }
+
+    def look_ahead(self) -> list[a.ArtifactFound]:
+        """Open the artifacts that the first jobs may need."""
+        return self._artifacts.look_ahead()
 
     def compiled(self, event: CompileFinished) -> None:
         """Keep a new artifact, if there is one."""
@@ -117,11 +117,11 @@ class Hands:
         self._processes.spawn(action.slot, home)
 
     def _start_run(self, action: a.StartRun) -> None:
-        if self._awake is not None:
-            self._awake.stay()
         order = action.order
         artifact = self._artifacts.descriptor(order.digest, order.compiler) if order.load else None
         self._processes.run(action.slot, order, artifact, action.stream)
+        if order.load:
+            self._artifacts.used(order.digest, order.compiler)
 
     def _kill(self, action: a.Kill) -> None:
         self._processes.kill(action.slot)

@@ -44,6 +44,11 @@ class KernelLimits:
         self._file_soft, self._file_hard = resource.getrlimit(resource.RLIMIT_FSIZE)  # bytes
         self._data, self._file = self._data_soft, self._file_soft  # what is set now, bytes
 
+    def close(self) -> None:
+        """Lift the limits and close the file. Nothing else is called after that."""
+        self.lift()
+        os.close(self._statm)
+
     def data_bytes(self) -> int:
         """The process's writable private memory now (what RLIMIT_DATA counts, and its stacks), bytes."""
         return int(os.pread(self._statm, 128, 0).split()[5]) * self._page

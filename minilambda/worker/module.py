@@ -8,13 +8,16 @@ from typing import Any
 from minilambda.messages import JobRef
 from minilambda.worker.jobs import Job
 
+UNKNOWN = 0
+"""The size of a module whose artifact is in hand, and of which no job has come yet."""
+
 
 @dataclass(slots=True)
 class Module:
     """One module at this worker."""
 
     digest: str  # "sha256:" and 64 hex digits
-    size: int  # of the wasm bytes
+    size: int  # of the wasm bytes, or UNKNOWN
     state: str = "looking"  # "looking", "locked", "fetching", "queued", "compiling", "aborting"; "ready": none of these
     since: float = 0.0  # when the state began, seconds
     locked_at: float | None = None  # when it was first seen that another worker makes the artifact, seconds

@@ -219,6 +219,7 @@ class Modules:
         Returns the jobs that had it in hand and now wait for the next one; those that run elsewhere have loaded it.
         """
         module = self.by_digest[job.spec.module]
+        module.size = job.module_size
         again = [user for user in module.users.values() if user is job or not user.begun]
         module.users.clear()
         module.waiting.update((each.ref, each) for each in again)

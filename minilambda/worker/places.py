@@ -1,7 +1,7 @@
 """Where guests run: engines, with all that the guests in them share.
 
 Places have no thread and hold nothing of a guest between two runs, so they are made before a process forks, and its
-children share their memory. No store and no WASI is made before a fork: its random numbers would be all children's.
+children share their memory. No WASI is made before a fork: its random numbers would be all children's.
 """
 
 from __future__ import annotations

@@ -12,14 +12,20 @@ from minilambda.errors import MinilambdaError
 from minilambda.worker.events import RunOrder
 from minilambda.worker.toolchain import compile_wasm
 
-_MODULE: Final = """(module
+_START: Final = """(module
   (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
+  (memory (export "memory") 1)"""
+
+_MODULE: Final = f"""{_START}
   (data (i32.const 0) "\\10\\00\\00\\00\\01\\00\\00\\00")
   (func (export "_start")
     (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+
+# It has no data: of those wasmtime may keep a file, and children close all descriptors that they don't know.
+_STILL: Final = f"""{_START}
+  (func (export "_start")))"""
 
 _COMPONENT: Final = """(component
   (core module $m (func (export "same") (param i32) (result i32) local.get 0))
@@ -43,7 +49,7 @@ ORDER: Final = RunOrder(
     output_bytes=1 << 20,
     unknown_imports="error",
 )
-"""A run of the module, as ``cranelift`` compiled it."""
+"""A run of the module, as ``cranelift`` compiled it; also of the still one."""
 
 COMPONENT_ORDER: Final = ORDER._replace(
     digest="component primer", component=True, args=("1",), env=(), invoke="same", stdin=b""
@@ -54,8 +60,9 @@ COMPONENT_ORDER: Final = ORDER._replace(
 class Artifacts(NamedTuple):
     """Descriptors of the compiled primers: sealed memfds."""
 
-    module: int
-    component: int
+    module: int  # reads and writes a byte
+    component: int  # answers its argument; asks nothing of WASI
+    still: int  # imports what the module does, and never calls it
 
 
 def artifacts(compiler: str) -> Artifacts:
@@ -64,12 +71,12 @@ def artifacts(compiler: str) -> Artifacts:
     They are compiled in a child process, so that the caller can go on forking: to compile starts threads.
     Raises MinilambdaError where that fails, OSError where there is no process or no memfd to be had.
     """
-    made = Artifacts(_memfd(), _memfd())
+    made = Artifacts(_memfd(), _memfd(), _memfd())
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            for fd, text in zip(made, (_MODULE, _COMPONENT), strict=True):
+            for fd, text in zip(made, (_MODULE, _COMPONENT, _STILL), strict=True):
                 _, code = compile_wasm(bytes(wasmtime.wat2wasm(text)), compiler, parallel=False)
                 if os.write(fd, code) != len(code):
                     break

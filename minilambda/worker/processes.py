@@ -101,6 +101,7 @@ class Processes:
         Raises MinilambdaError where a wall is absent that is required.
         """
         child = self._by_fd.get(fd)
+        self._compilers.dismiss()
         if child is not None:
             events = child.hear()
             ready = bool(events) and type(events[0]) is RunnerReady
@@ -156,6 +157,7 @@ class Processes:
 
     def look(self, slot: int) -> OutputSeen:
         """How much the guest in a slot has written so far."""
+        self._compilers.dismiss()
         runner = self._runners.get(slot)
         return runner.look() if runner else OutputSeen(slot, 0)
 

@@ -27,11 +27,11 @@ import zmq
 from minilambda import messages as m
 from minilambda import sockets, wire
 from minilambda._version import __version__
+from minilambda.awake import Awake
 from minilambda.fields import MAX_FRAME
 from minilambda.settings import COMPILERS, WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import rehearsal, releases, toolchain
-from minilambda.worker.awake import Awake
 from minilambda.worker.core import Core
 from minilambda.worker.dealer import Dealer
 from minilambda.worker.entry import Entry
@@ -54,6 +54,7 @@ OUTBOX = 4096
 RETRY, LONGEST = 0.05, 3600.0  # how long a turn waits at most, seconds: if the broker takes no message, and otherwise
 
 _ACCEPTED = wire.by_name((*m.BROKER_MESSAGES, m.Refused))
+_STEPS = frozenset({m.Dispatch, m.Chunk, m.Feed})  # what brings a job further, so that more is soon to be done
 _MAX_BODY = 8 * MAX_FRAME
 
 
@@ -71,6 +72,7 @@ class Worker:
         entry: Entry | None = None,
         wanted: Wanted | None = None,
     ) -> None:
+        self._awake = Awake.wanted(settings.awake)  # None: processors may sleep whenever they like
         settings = dataclasses.replace(settings, compiler=toolchain.available(settings.compiler))
         identity = Identity(uuid.uuid4().hex, name, __version__, socket.gethostname()[:128], os.getpid())
         self._core = Core(settings, identity, random.random)
@@ -84,10 +86,9 @@ class Worker:
         marks = {compiler: toolchain.fingerprint(compiler) for compiler in COMPILERS[settings.compiler]}
         artifacts = open_artifacts(cache_dir, marks, settings.cache_bytes)
         self._processes = Processes.of_worker(settings, artifacts.readable, self._core.words.know_walls)
-        self._awake = Awake() if settings.low_latency else None
         self._files = Files(cache_dir, settings.cache_bytes)
         self._meters = self._core.meters
-        self._hands = Hands(artifacts, self._files, self._processes, self._awake, self._meters)
+        self._hands = Hands(artifacts, self._files, self._processes, self._meters)
         self._telemetry = Telemetry(wanted or Wanted(), self._core, cache_dir)
         self._acts: dict[type, Callable[[Any], a.Event | None]] = {
             a.Send: self._send,
@@ -111,6 +112,7 @@ class Worker:
         self._connect()
         self._processes.start()
         rehearsal.rehearse()
+        self._core.execution.have(self._hands.look_ahead())
         self._epoll.register(self._signals, select.EPOLLIN)
         self._epoll.register(self._files.doorbell, select.EPOLLIN)
         gc.collect()
@@ -142,6 +144,8 @@ class Worker:
         self._flush()
         self._telemetry.close()
         self._hands.close()
+        if self._awake is not None:
+            self._awake.close()
         if self._dealer is not None:
             self._dealer.close(1000)
         self._context.term()
@@ -167,6 +171,8 @@ class Worker:
             if fd == dealer.fd:
                 waiting = True
             elif fd in self._polled:
+                if self._awake is not None:
+                    self._awake.step(now)
                 for event in self._processes.readable(fd):
                     if type(event) is CompileFinished:
                         self._hands.compiled(event)
@@ -181,9 +187,9 @@ class Worker:
             self._receive(dealer, now)
         if now >= core.due:
             self._carry_out(core.tick(now), now)
-            self._entry.tell(core.link)
+            self._entry.tell(core.link, ending=core.draining)
         wait = core.due - now  # below zero where an action of the tick was answered at once
-        longest = LONGEST if self._awake is None else self._awake.look(now)
+        longest = LONGEST if self._awake is None else self._awake.look(now, LONGEST)
         self._wait = 0.0 if wait < 0.0 else wait if wait < longest else longest
         if self._outbox:
             self._flush()
@@ -218,7 +224,9 @@ class Worker:
             meters.rejected["malformed"] += 1
             log.warning("dropped a message: %s", error.error.message)
             return
-        if type(message) is m.Refused:
+        if self._awake is not None and type(message) in _STEPS:
+            self._awake.step(now)
+        elif type(message) is m.Refused:
             self._entry.refuse(message.message)
             return
         before = self._core.link.session
@@ -260,7 +268,8 @@ class Worker:
             self._connect()
 
     def _reconnect(self, action: a.Reconnect) -> None:
-        log.warning("the broker is silent; connecting again")
+        if not self._core.draining:  # one that ends has nothing to say about a broker that may have ended with it
+            log.warning("the broker is silent; connecting again")
         self._connect()
 
     def _exit(self, action: a.Exit) -> None:

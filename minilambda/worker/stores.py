@@ -13,6 +13,9 @@ from minilambda.worker.handover import Handover
 CLOSE_PATIENCE = 5.0
 """How long a worker that ends waits for artifacts that are being written, seconds."""
 
+AHEAD, AHEAD_BYTES = 32, 8 << 20
+"""Artifacts that are opened before a job asks for them, at most, and what they may take together, bytes."""
+
 LOST = -1
 """Stands for the descriptor of wasm that could not be kept."""
 
@@ -21,9 +24,11 @@ class Artifacts:
     """The artifacts at hand, each an open descriptor, and the caches on disk behind them, one for each compiler."""
 
     def __init__(self, caches: Mapping[str, ArtifactCache], handover: Handover) -> None:
+        """``caches`` has the compiler of the best code first."""
         self._caches = caches
         self._handover = handover
         self._open: dict[tuple[str, str], int] = {}  # digest and compiler to descriptor
+        self._unused: set[tuple[str, str]] = set()  # those of them that no runner was given yet, of ``look_ahead``
 
     @property
     def problem(self) -> str | None:
@@ -34,6 +39,21 @@ class Artifacts:
     def readable(self) -> str:
         """The directory that runners must be able to read; empty where there is none."""
         return self._handover.path
+
+    def look_ahead(self) -> list[ArtifactFound]:
+        """Open the artifacts of the best compiler that were used last: their first jobs here need not wait for that.
+
+        Small ones only: to open one is to check and copy it. The one that was used last is the last.
+        """
+        compiler, cache = next(iter(self._caches.items()))
+        ahead = []
+        for digest in cache.recent(AHEAD, AHEAD_BYTES):
+            found = cache.find(digest, used=False)
+            if found is not None:
+                self._hold(digest, compiler, self._handover.give(found.fd))
+                self._unused.add((digest, compiler))
+                ahead.append(ArtifactFound(digest, compiler, found.component))
+        return ahead
 
     def find(
         self, digest: str, compilers: tuple[str, ...], alone: bool = False
@@ -65,12 +85,20 @@ class Artifacts:
         self._caches[compiler].store_later(digest, component, fd)
 
     def descriptor(self, digest: str, compiler: str) -> int:
+        """An artifact for a runner. It stays the store's."""
         return self._open[digest, compiler]
+
+    def used(self, digest: str, compiler: str) -> None:
+        """A runner was given an artifact: it stays on the disk longer than those that nobody uses."""
+        if (digest, compiler) in self._unused:
+            self._unused.remove((digest, compiler))
+            self._caches[compiler].mark(digest)
 
     def drop(self, digest: str, compiler: str, corrupt: bool) -> None:
         fd = self._open.pop((digest, compiler), None)
         if fd is not None:
             os.close(fd)
+            self._unused.discard((digest, compiler))
         if corrupt:
             self._caches[compiler].discard(digest)
 

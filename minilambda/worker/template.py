@@ -1,7 +1,8 @@
 """The template process: it has imported wasmtime, and forks runners and compilers from itself in milliseconds.
 
-It has made the engines too, whose memory its children then share. But it neither compiles nor runs anything: that
-starts threads, and threads do not survive a fork. It never sees a guest's bytes, trusts the agent, and dies with it.
+It has made the engines too, whose memory its children then share, and has run guests of our own (``practice``). But it
+starts no thread, since threads do not survive a fork: it compiles nothing, and no guest in it has WASI. It never sees a
+stranger's bytes, trusts the agent, and dies with it.
 ``python -m minilambda.worker.template`` is started by ``processes`` only.
 
 Messages from the agent: ``["runner", id]`` with the descriptors of a runner, and a plan of its home where its job has
@@ -29,6 +30,7 @@ from minilambda.worker import codec, compiler, places, primer, runner, walls
 from minilambda.worker.channel import Channel, ChannelClosed
 from minilambda.worker.files_runner import FilesRunner
 from minilambda.worker.home import CantMount, Home, Plan, furnish
+from minilambda.worker.practice import practise
 
 FAILED = 70
 """Exit status of a child that ended by an error of our own."""
@@ -48,6 +50,7 @@ class Template:
         self._compilers = compilers  # the fastest code first, the quickest compilation last
         self._primers = primer.artifacts(compilers[0])
         self._places = places.make_places(compilers)
+        practise(self._places, self._primers)
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> the agent's id of the child, pid
         self._poll = select.poll()

@@ -81,10 +81,12 @@ def _config(compiler: str) -> wasmtime.Config:
     config = wasmtime.Config()
     config.epoch_interruption = True
     engine.set_stack(config, MAX_WASM_STACK[compiler])
+    engine.leave_out_unwinding(config)
     for name, value in FEATURES:
         setattr(config, name, value)
     if compiler == "winch":
         engine.use_winch(config)
+        config.cranelift_opt_level = "none"  # of the ways into its code: they are Cranelift's, up to thousands of them
     else:
         config.strategy = compiler
     return config
@@ -168,13 +170,17 @@ def compile_wasm(wasm: bytes, compiler: str = "cranelift", *, parallel: bool = T
 
 
 @contextlib.contextmanager
-def compiling(wasm: Any, compiler: str, *, parallel: bool = True) -> Iterator[tuple[bool, memoryview]]:
-    """As ``compile_wasm``, without copies: ``wasm`` may be a mapped file, and the artifact is there in the context."""
+def compiling(wasm: Any, by: str | wasmtime.Engine, *, parallel: bool = True) -> Iterator[tuple[bool, memoryview]]:
+    """As ``compile_wasm``, without copies: ``wasm`` may be a mapped file, and the artifact is there in the context.
+
+    ``by`` is a compiler, or an engine that was made for one.
+    """
     component = is_component(wasm)
     if not component and wasm[:8] != _CORE_PREAMBLE:
         raise InvalidModule(_preamble_fault(wasm[:_ERROR_LIMIT]))
     try:
-        code = engine.compiled(make_engine(compiler, parallel=parallel), wasm, component)
+        made = by if isinstance(by, wasmtime.Engine) else make_engine(by, parallel=parallel)
+        code = engine.compiled(made, wasm, component)
     except wasmtime.WasmtimeError as error:
         kind = "component" if component else "module"
         raise InvalidModule(f"The {kind} does not compile: {one_line(str(error))}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from minilambda.worker import engine, toolchain
 from minilambda.worker.events import CompileFinished
 from tests import wat
 from tests.integration.agents import (
@@ -46,6 +48,18 @@ def test_an_artifact_is_sealed(agent: Agent) -> None:
     os.close(artifact)
     with pytest.raises(KeyError):
         agent.processes.take_artifact(finished.digest, finished.compiler)
+
+
+@pytest.mark.parametrize("compiler", toolchain.COMPILERS)
+@pytest.mark.parametrize("text", [wat.HELLO, BIG_VALUE], ids=["module", "component"])
+def test_an_artifact_is_what_wasmtime_itself_serializes(compiler: str, text: str) -> None:
+    # given
+    wasm = wat.wasm(text)
+    # when
+    component, artifact = toolchain.compile_wasm(wasm, compiler)
+    # then
+    code = engine.compiled(toolchain.make_engine(compiler, parallel=True), wasm, component)
+    assert artifact == code.serialize()
 
 
 def test_a_component_is_told_from_a_module(agent: Agent) -> None:
@@ -155,6 +169,37 @@ def test_a_compiler_waits_for_its_order_and_is_replaced_after_it(agent: Agent) -
     while resting in agent.pids():  # it compiles for one only
         agent.poll(1)
     agent.settle(2)
+
+
+def halted_after_its_result(agent: Agent) -> int:
+    """A compiler that has told its result and does not end; or has ended already, where the machine is slow."""
+    agent.start(0)
+    agent.settle(2)
+    compiler = agent.pids()[2]
+    assert agent.compile(wat.HELLO).code is None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(compiler, signal.SIGSTOP)
+    return compiler
+
+
+def test_a_compiler_that_does_not_end_after_its_result_is_ended(agent: Agent) -> None:
+    # given
+    compiler = halted_after_its_result(agent)
+    # when nothing happens but a look at a runner, as they are taken while a guest runs
+    while compiler in agent.pids():
+        agent.processes.look(0)
+        agent.poll(0.01)
+    # then another one rests in its place
+    agent.settle(2)
+
+
+def test_a_compiler_that_does_not_end_holds_up_nobody() -> None:
+    with running_agent(compilers=1) as agent:
+        # given
+        compiler = halted_after_its_result(agent)
+        # when / then
+        assert agent.compile(wat.EMPTY).code is None
+        assert not lives(compiler)
 
 
 def test_a_compiler_that_died_at_rest_is_not_missed(agent: Agent) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from minilambda.broker import outbox as outbox_module
 from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreModule, WritePiece
+from minilambda.broker.exposure import is_local
 from minilambda.broker.outbox import LARGE, MAX_WAITING, Flight, Outbox, Outcome
-from minilambda.broker.server import is_local
 from minilambda.broker.spool import BLOCK, Spool
 from minilambda.broker.timers import Timers
 from minilambda.messages import Beat
