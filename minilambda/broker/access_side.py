@@ -66,9 +66,9 @@ class AccessSide:
         for worker in [each for each in core.workers.sessions.values() if each.principal in event.lost]:
             self._lose(worker, now)
         for job in core.jobs.values():
-            for waiter in [each for each in job.waiters if each.route[0] in event.connections]:
-                job.waiters.remove(waiter)
-                if waiter.timed:
-                    core.timers.clear(("wait", job.key, waiter.route[0]))
+            for connection in [each.route[0] for each in job.waiters if each.route[0] in event.connections]:
+                waiter = job.take_waiter(connection)
+                if waiter is not None and waiter.timed:
+                    core.timers.clear(("wait", job.key, connection))
         core.streams.cut(event.connections)
         return True

@@ -223,13 +223,14 @@ class ClientSide:
             self._unwait(job, Busy("Too many connections wait for this job; ask for its result later."))
         elif old is not None and old.timed:
             core.timers.clear(("wait", job.key, connection))
-        job.waiters.append(Waiter(route, request, until is not None))
+        job.waiters = (*job.waiters, Waiter(route, request, until is not None))
         if until is not None:
             core.timers.set(("wait", job.key, connection), until)
 
     def _unwait(self, job: Job, error: Busy) -> None:
         """The oldest request that waits is answered with an error."""
-        waiter = job.waiters.pop(0)
+        waiter, *rest = job.waiters
+        job.waiters = tuple(rest)
         if waiter.timed:
             self._core.timers.clear(("wait", job.key, waiter.route[0]))
         self._core.refuse(waiter.route, GetResult(waiter.request, job.key[1]), error)

@@ -131,8 +131,6 @@ class Core(Answers):
                 self._client_side.wait_over(rest[0], rest[1], now)
             elif kind == "settle":
                 self.recovery.settle(now)
-            elif kind == "settled":
-                self.placement.settle_due(self.workers.sessions[rest[0]], now)
             elif kind == "doubt":
                 self.recovery.doubt(self.jobs[rest[0]], now)
             else:
@@ -267,7 +265,7 @@ class Core(Answers):
                 if waiter.timed:
                     self.timers.clear(("wait", job.key, waiter.route[0]))
                 self.reply(waiter.route, result_reply(job, waiter.request), job)
-            job.waiters.clear()
+            job.waiters = ()
         if self.streams.jobs:
             self.streams.ended(job)
         self.keep(job)

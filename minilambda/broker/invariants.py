@@ -74,9 +74,8 @@ def _check_counts(core: Core) -> None:
     if needs != core.modules.needs():
         raise InvariantError("the modules that are needed and the jobs disagree")
     timed = sum(waiter.timed for job in jobs for waiter in job.waiters)
-    settled = sum(worker.settling for worker in core.workers.sessions.values())
     limited = sum(job.state == "queued" and job.spec.queue_timeout_ms > 0 for job in jobs)
-    if len(core.timers) != timed + limited + doubtful + settled + len(core.workers) + core.settling.open:
+    if len(core.timers) != timed + limited + doubtful + len(core.workers) + core.settling.open:
         raise InvariantError("the timers and what they are for disagree")
 
 

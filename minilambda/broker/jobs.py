@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minilambda.broker.events import Route
@@ -106,7 +106,7 @@ class Job:
     asked_back: bool = False  # this attempt was recalled, and nobody has said that it was too late
     cancelling: bool = False  # a cancel was asked for while a worker had the job
     leaving_since: float = 0.0  # when the result was first heard of, seconds
-    waiters: list[Waiter] = field(default_factory=list)  # one of a connection, oldest first
+    waiters: tuple[Waiter, ...] = ()  # one of a connection, oldest first
     entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
     share: Share | None = None  # its group, while it waits and runs; the queue's own
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
@@ -127,12 +127,17 @@ class Job:
     called: Called | None = None  # the function that it is a call of
     followed_to: float = 0.0  # it was followed as often as is fair until then, see ``live.pace``; seconds
     traceparent: str = ""  # of its caller, where traces are kept; "": none
-    story: list[tuple[float, str]] = field(default_factory=list)  # (seconds, event), the latest ones
+    events: tuple[Any, ...] = ()  # of its story: seconds and name of the first, of the second, and so on
 
     @property
     def ref(self) -> JobRef:
         """The latest attempt."""
         return ref_of(self)
+
+    @property
+    def story(self) -> list[tuple[float, str]]:
+        """What happened to it: seconds and event, the latest ones."""
+        return list(zip(self.events[::2], self.events[1::2], strict=True))
 
     @property
     def ended(self) -> bool:
@@ -168,16 +173,17 @@ class Job:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
             raise InvariantError(self.tell(f"{event} is not possible when {self.state}")) from None
-        story = self.story
-        story.append((now, event))
-        if len(story) > STORY_LENGTH:
-            del story[: STORY_LENGTH // 2]
+        # One flat tuple: a job that ends is in none of the processor's caches, so each object that it has costs.
+        events = self.events = (*self.events, now, event)
+        if len(events) > 2 * STORY_LENGTH:
+            self.events = events[STORY_LENGTH:]
 
     def take_waiter(self, connection: bytes) -> Waiter | None:
         """The request of a connection that waits for the job; it waits no more."""
-        for index, waiter in enumerate(self.waiters):
+        for waiter in self.waiters:
             if waiter.route[0] == connection:
-                return self.waiters.pop(index)
+                self.waiters = tuple(other for other in self.waiters if other is not waiter)
+                return waiter
         return None
 
     def end(self, result: Result, bodies: dict[str, bytes], now: float) -> None:

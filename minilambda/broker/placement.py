@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from minilambda.broker.events import ModuleSlice
+from minilambda.broker.forecast import UNKNOWN
 from minilambda.broker.jobs import UNSENT, Job, ref_of
 from minilambda.broker.registry import Worker
 from minilambda.fields import MAX_FRAME
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 SETTLE_AFTER = 1.5
 """A worker is told that a result is safe after so many heartbeats, where nothing has told it before: a dispatch does,
-and the answer to a report, and a worker that had nothing to say for one heartbeat reports."""
+and the answer to a report. It needs no timer: a worker that had nothing to say for one heartbeat reports, and when it
+says that a job is done, this is looked at."""
 
 LARGE = 128 * 1024
 """A job with so much to say is given to its worker without other news, bytes of its cost."""
@@ -74,7 +76,7 @@ class Placement:
         spec, inline = job.spec, core.settings.inline_bytes
         size = core.modules.size(spec.module)
         part = None
-        if spec.module not in worker.warm and size <= inline:
+        if size <= inline and not core.scheduler.is_warm(worker, spec.module):
             part = ModuleSlice("wasm", spec.module, 0, size)
         stdin, values = job.stdin, job.values
         withheld: dict[str, int] = {}
@@ -94,33 +96,18 @@ class Placement:
         core.scheduler.sent(worker, spec.module, now)
 
     def settle(self, worker: Worker, job: Job, now: float) -> None:
-        """The worker may forget a result: it is told with the next dispatch or beat, or soon."""
+        """The worker may forget a result: it is told with the next dispatch or beat, or with a later result."""
         core = self._core
         settled = worker.settled
+        if settled and worker.settled_at + SETTLE_AFTER * core.settings.heartbeat <= now:
+            self.acknowledge(worker)
         prompt = worker.draining or job.saved > core.promises.written or len(settled) >= MAX_SETTLED
         if prompt or len(job.stdout) + len(job.stderr) + len(job.value) + len(job.collected) > MAX_FRAME:
             core.tell(worker, Acknowledge(worker.session, job.ref), job)
             return
         if not settled:
             worker.settled_at = now
-            if not worker.settling:
-                self._settle_later(worker)
         settled.append(ref_of(job))
-
-    def _settle_later(self, worker: Worker) -> None:
-        worker.settling = True
-        self._core.timers.set(("settled", worker.session), self._settle_at(worker))
-
-    def _settle_at(self, worker: Worker) -> float:
-        return worker.settled_at + SETTLE_AFTER * self._core.settings.heartbeat
-
-    def settle_due(self, worker: Worker, now: float) -> None:
-        """It was time to tell a worker; mostly that has been done meanwhile, which leaves the timer as it is."""
-        worker.settling = False
-        if worker.settled and self._settle_at(worker) > now:
-            self._settle_later(worker)
-        else:
-            self.acknowledge(worker)
 
     def take_settled(self, worker: Worker) -> tuple[JobRef, ...]:
         """The results that the worker may forget; it will be told."""
@@ -166,7 +153,8 @@ class Placement:
         core = self._core
         job.waited += now - job.queued_since
         job.worker, job.holder, job.ran_on = worker, worker.id, worker.name
-        job.expected = core.scheduler.forecast.of(job.spec.module)
+        # Nobody knows of a lost worker which of its jobs had begun: few should wait there that may not run again.
+        job.expected = core.scheduler.forecast.of(job.spec.module) if job.retries else UNKNOWN
         if job.spec.queue_timeout_ms:
             core.timers.clear(("queue", job.key))
 

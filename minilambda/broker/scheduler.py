@@ -112,10 +112,10 @@ class Scheduler:
         if not warm:
             return first
         if len(warm) > PROBES or len(bucket) <= PROBES:  # else the module's own list says it all
-            if digest in first.warm:
+            if first in warm:  # which leaves alone what only the worker has: it is not in the processor's caches
                 return first
             for worker in islice(bucket, PROBES):
-                if digest in worker.warm:
+                if worker in warm:
                     return worker
         for worker in islice(warm, PROBES):
             if worker.place == first.place:
@@ -124,19 +124,26 @@ class Scheduler:
 
     def sent(self, worker: Worker, digest: str, now: float) -> None:
         """A job with this module was dispatched to the worker."""
-        worker.dispatched_at = now
         self.update(worker)
         if worker.load > worker.slots:
+            worker.waits_since = now
             self.watch(worker)
-        if digest in worker.warm:
-            self._warm[digest].move_to_end(worker)
+        warm = self._warm.get(digest)
+        if warm is None:
+            warm = self._warm[digest] = OrderedDict()
+        if worker in warm:
+            warm.move_to_end(worker)
         else:
-            self._warm.setdefault(digest, OrderedDict())[worker] = None
+            warm[worker] = None
             worker.warm[digest] = None
             if len(worker.warm) > WARM_MODULES:
                 oldest = next(iter(worker.warm))
                 del worker.warm[oldest]
                 self._cool(worker, oldest)
+
+    def is_warm(self, worker: Worker, digest: str) -> bool:
+        """Whether the worker has got the module."""
+        return worker in self._warm.get(digest, ())
 
     def knows(self, digest: str) -> bool:
         """Whether some worker has got the module."""
@@ -149,13 +156,13 @@ class Scheduler:
 
     def surplus_at(self) -> float | None:
         """When the job that longest waits behind a busy worker came there, about, seconds; None without any."""
-        return next(iter(self.donors)).dispatched_at if self.donors else None
+        return next(iter(self.donors)).waits_since if self.donors else None
 
     def surplus(self, now: float, after: float) -> Job | None:
         """The last unstarted job of a worker with more jobs than slots, if none came there for ``after`` seconds."""
         while self.donors:
             worker = next(iter(self.donors))
-            if worker.dispatched_at + after > now:
+            if worker.waits_since + after > now:
                 return None
             for job in islice(reversed(worker.jobs.values()), worker.load - worker.slots):
                 if job.state == "assigned" and not (job.begun or job.recalled or job.cancelling):

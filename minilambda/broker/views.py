@@ -99,8 +99,9 @@ STORY = {
 def story_rows(job: Job) -> tuple[dict[str, Any], ...]:
     """What happened to a job, as far as it is remembered, oldest first. Of a job from the journal little is."""
     rows = [{"at_ms": 0.0, "what": "accepted"}]
-    last = len(job.story) - 1 - next((i for i, (_, what) in enumerate(reversed(job.story)) if what in _PLACED), 0)
-    for index, (when, event) in enumerate(job.story):
+    story = job.story
+    last = len(story) - 1 - next((i for i, (_, what) in enumerate(reversed(story)) if what in _PLACED), 0)
+    for index, (when, event) in enumerate(story):
         what = STORY.get(event, event)
         if event in _PLACED and index == last:
             what += f" ({job.ran_on})"

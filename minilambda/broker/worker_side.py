@@ -70,7 +70,7 @@ class WorkerSide:
         if old is not None:
             core.workers.remove(old)
             core.scheduler.remove(old)
-            self._forget_timers(old)
+            core.timers.clear(("alive", old.session))
         worker = Worker(
             message.worker,
             core.workers.new_session(),
@@ -96,7 +96,7 @@ class WorkerSide:
         self._reconcile(worker, message.held, worker.jobs, now)
         self._reconcile(worker, message.finished, worker.leaving, now)
         core.scheduler.update(worker)
-        worker.dispatched_at = now
+        worker.waits_since = now
         core.scheduler.watch(worker)
         if old is not None:
             self._missing(old, message, now)
@@ -198,6 +198,7 @@ class WorkerSide:
             self.forget(worker, now)
             return
         core.timers.set(("alive", session), until)
+        core.placement.acknowledge(worker)
         for holder, ref in core.unclaimed.expired(now):
             if holder.session in core.workers.sessions:
                 core.send(holder.route, Acknowledge(holder.session, ref, stale=True))
@@ -212,13 +213,9 @@ class WorkerSide:
         core = self._core
         core.workers.remove(worker)
         core.scheduler.remove(worker)
-        self._forget_timers(worker)
+        core.timers.clear(("alive", worker.session))
         core.recovery.gone(worker)
         self._lose_all(worker, now)
-
-    def _forget_timers(self, worker: Worker) -> None:
-        for kind in ("alive", "settled"):
-            self._core.timers.clear((kind, worker.session))
 
     def _missing(self, old: Worker, message: Register, now: float) -> None:
         """A worker has come back without these jobs. One that it was asked to give back it has given back: the word on
@@ -243,11 +240,11 @@ class WorkerSide:
         """A message could not be sent. A worker may come back under another route with its jobs: it keeps them
         until it does or has been silent for too long, except for the one that never arrived."""
         core = self._core
-        core.count("unreachable")
         core.streams.unreachable(route, message)
         worker = core.workers.by_connection.get(route[0])
         if worker is None or getattr(message, "session", worker.session) != worker.session:
-            return
+            return  # a client may leave before its answer
+        core.count("unreachable")
         worker.reachable = False
         core.scheduler.update(worker)
         if type(message) is Dispatch:

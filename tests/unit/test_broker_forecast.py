@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from minilambda.broker.forecast import HANDING_OVER, MAX_MODULES, UNKNOWN, Forecast
@@ -13,13 +15,13 @@ def took(run_ms: float, load_ms: float = 0.0) -> Result:
     return Result("completed", 0, usage=Usage(run_ms=run_ms, load_ms=load_ms))
 
 
-def busy_worker(world: World, run_ms: float, slots: int = 1, jobs: int = 100) -> Agent:
+def busy_worker(world: World, run_ms: float, slots: int = 1, jobs: int = 100, **spec: Any) -> Agent:
     """A worker that has told once what a job of the module takes, and has its share of those that wait."""
     agent = world.worker("w", slots)
     world.run("first", "c0")
     agent.done("first", took(run_ms))
     for number in range(jobs):
-        world.run(f"j{number}", f"c{number}")
+        world.run(f"j{number}", f"c{number}", **spec)
     return agent
 
 
@@ -67,6 +69,11 @@ def test_each_slot_adds_to_what_it_holds() -> None:
 @pytest.mark.parametrize("run_ms", [5.0, 1000.0])
 def test_a_worker_of_long_jobs_holds_the_prefetch_and_no_more(run_ms: float) -> None:
     agent = busy_worker(World(prefetch=2, prefetch_time=0.005), run_ms)
+    assert len(agent.names) == 3
+
+
+def test_few_jobs_that_may_not_run_again_wait_at_a_worker_however_short_they_are() -> None:
+    agent = busy_worker(World(prefetch=2, prefetch_time=0.005), run_ms=0.75, retries=0)
     assert len(agent.names) == 3
 
 

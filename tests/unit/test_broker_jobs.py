@@ -11,6 +11,7 @@ from minilambda.messages import (
     Accepted,
     Acknowledge,
     Beat,
+    Fetch,
     GetResult,
     GetStatus,
     JobResult,
@@ -84,13 +85,33 @@ def test_a_worker_learns_that_a_result_is_safe_with_the_answer_to_a_report_where
     assert agent.look() == []
 
 
-def test_a_worker_that_does_not_report_learns_that_a_result_is_safe_all_the_same() -> None:
+def test_a_worker_that_gets_no_dispatch_learns_that_a_result_is_safe_by_a_later_one() -> None:
+    # given
+    world = World()
+    agent = world.worker("w", 2)
+    world.run("j")
+    world.run("later")
+    ref = agent.ref("j")
+    agent.done("j")
+    # when
+    world.wait(2.0)
+    answers = agent.done("later")
+    # then
+    assert answers == [Acknowledge(agent.session, ref)]
+
+
+def test_a_worker_that_shows_signs_of_life_and_never_reports_learns_that_a_result_is_safe_all_the_same() -> None:
+    # given
     world = World()
     agent = world.worker("w")
     world.run("j")
     ref = agent.ref("j")
     agent.done("j")
+    # when
+    world.wait(4.0)
+    agent.give(Fetch(agent.session, "nothing", 0, 1))
     world.wait(2.0)
+    # then
     assert Acknowledge(agent.session, ref) in agent.look()
 
 

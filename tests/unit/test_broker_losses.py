@@ -128,6 +128,7 @@ def test_a_client_that_can_not_be_reached_changes_nothing() -> None:
     world.run("j")
     world.step(Unreachable((b"c", b""), Beat(1)))
     assert world.state("j") == "queued"
+    assert world.core.rejected == {}  # it has left, and got nothing wrong
 
 
 # --- draining ----------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from minilambda.broker.placement import SETTLE_AFTER
 from minilambda.messages import (
     Acknowledge,
+    Beat,
     Cancel,
     Dispatch,
     Done,
@@ -26,11 +26,12 @@ from tests.broker_world import COMPLETED, DIGEST, WASM, Agent, World
 REF = JobRef("local", "j", 3)
 
 
-def finish(agent: Agent, queue: int = 0) -> list[object]:
-    """What the broker says to a result, at once and a moment later."""
-    answers = agent.give(Done(agent.session, REF, queue, 0, COMPLETED, stdout=b"out"))
-    agent.world.wait(SETTLE_AFTER * agent.world.core.settings.heartbeat)
-    return [*answers, *agent.look()]
+def finish(agent: Agent, queue: int = 0) -> list[JobRef]:
+    """The worker has done the job; returns the results that it may forget, by the answer to its next report."""
+    assert agent.give(Done(agent.session, REF, queue, 0, COMPLETED, stdout=b"out")) == []
+    (beat,) = agent.give(Report(agent.session, queue, 0))
+    assert type(beat) is Beat
+    return [*beat.settled]
 
 
 def answer(world: World) -> tuple[bytes, int]:
@@ -49,7 +50,7 @@ def test_a_job_goes_on_at_the_worker_that_came_back_before_its_client() -> None:
     # then
     assert agent.look() == [RegisterAgain()] and world.state("j") == "assigned"
     assert agent.register(held=(REF,)) == []
-    assert finish(agent) == [Acknowledge(agent.session, REF)]
+    assert finish(agent) == [REF]
     assert answer(world) == (b"out", 3)
 
 
@@ -62,7 +63,7 @@ def test_a_job_goes_on_at_the_worker_that_came_back_after_its_client() -> None:
     assert agent.register(held=(REF,)) == []
     # then
     assert world.state("j") == "assigned"
-    assert finish(agent) == [Acknowledge(agent.session, REF)]
+    assert finish(agent) == [REF]
     assert answer(world) == (b"out", 3)
 
 
@@ -80,7 +81,7 @@ def test_a_job_that_has_ended_meanwhile_is_not_run_again(client_first: bool) -> 
         assert agent.look() == [RegisterAgain()]
         agent.register(finished=(REF,))
     # when
-    assert finish(agent) == [Acknowledge(agent.session, REF)]
+    assert finish(agent) == [REF]
     # then
     assert answer(world) == (b"out", 3)
 
@@ -96,7 +97,7 @@ def test_a_result_that_comes_before_its_client_stays_at_the_worker() -> None:
     # then
     assert agent.look() == [RegisterAgain()]
     agent.register(finished=(REF,))
-    assert finish(agent) == [Acknowledge(agent.session, REF)]
+    assert finish(agent) == [REF]
     assert answer(world) == (b"out", 3)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from minilambda.broker.events import DiskFailing
 from minilambda.broker.jobs import Job
+from minilambda.broker.registry import Worker
 from minilambda.broker.scheduler import PROBES
 from minilambda.broker.settling import Settling
 from minilambda.messages import JobSpec, Register, Registered, Report
@@ -91,21 +93,20 @@ def test_counting_the_jobs_in_limbo_looks_at_no_worker() -> None:
     assert (len(settling), walked.walks) == (8, 0)
 
 
-class Asked(dict[str, None]):
-    """The modules of a worker, counting how often somebody asks for one."""
+class Asked(OrderedDict[Worker, None]):
+    """The workers that know a module, counting how often it is asked whether somebody does."""
 
     asked = 0
 
-    def __contains__(self, digest: object) -> bool:
+    def __contains__(self, worker: object) -> bool:
         Asked.asked += 1
-        return super().__contains__(digest)
+        return super().__contains__(worker)
 
 
 def test_for_a_module_that_few_workers_have_no_others_are_asked() -> None:
     bench = Bench(*[1] * (4 * PROBES))
     chosen = bench.dispatch("rare")
-    for worker in bench.workers.values():
-        worker.warm = Asked(worker.warm)
+    bench.scheduler._warm["rare"] = Asked(bench.scheduler._warm["rare"])
     Asked.asked = 0
     assert bench.scheduler.choose("rare").session != chosen  # that one is busy
     assert Asked.asked == 0
