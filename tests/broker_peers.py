@@ -116,6 +116,9 @@ class Worker(Peer):
         }
         self.send("done", bodies, ref=dispatch["ref"], **(rest | fields))
 
+    def report(self, queue: int = 0) -> None:
+        self.send("report", session=self.session, queue=queue, seen=self.seen)
+
 
 def run_fields(job: str, **spec: Any) -> Header:
     return {"job": job, "spec": {"module": DIGEST, **spec}}

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -199,18 +200,30 @@ def test_an_artifact_of_another_size_than_announced_is_refused() -> None:
     compiler.close()
 
 
-@pytest.mark.parametrize("result", [codec.pack("invalid", "It is not."), codec.pack("compiled", True, 4, 1.0)], ids=str)
-def test_a_compiler_that_stays_after_its_result_is_killed(result: bytes) -> None:
+def compiling_in_background() -> CompilerHandle:
+    """A compiler that has an order that nobody waits for."""
+    handle, wasm = CompilerHandle(1), memfd(b"")
+    handle.give(replace(compile_order("x"), background=True), wasm)
+    os.close(wasm)
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("handle", "result"),
+    [(compiling, codec.pack("invalid", "It is not.")), (compiling_in_background, codec.pack("compiled", True, 4, 1.0))],
+    ids=["no artifact", "in background"],
+)
+def test_a_compiler_that_stays_after_its_result_is_killed(handle: Callable[[], CompilerHandle], result: bytes) -> None:
     # given
-    handle = compiling()
-    os.write(handle.artifact_fd, b"wasm")
-    compiler = Victim(handle)
+    made = handle()
+    os.write(made.artifact_fd, b"wasm")
+    compiler = Victim(made)
     # when
     compiler.say(result)
     # then
-    assert [type(event) for event in handle.hear()] == [CompileFinished]
+    assert [type(event) for event in made.hear()] == [CompileFinished]
     assert compiler.end() == -signal.SIGKILL
-    assert handle.died("killed by SIGKILL") == [], "the result has been reported"
+    assert made.died("killed by SIGKILL") == [], "the result has been reported"
     compiler.close()
 
 
