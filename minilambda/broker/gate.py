@@ -25,7 +25,7 @@ from minilambda.keys import key_text
 ZAP = "inproc://zeromq.zap.01"
 
 BURST, EVERY = 5, 20.0
-"""Lines of one kind that are logged at once, and afterwards one in so many seconds."""
+"""Lines of one kind and level that are logged at once, and afterwards one in so many seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,10 @@ class Gate:
         self.refused: dict[str, int] = {"key_refused": 0, "handshake_failed": 0}
         self._socket = socket
         self._public = public
-        self._lines: dict[str, _Lines] = {}
+        self._lines: dict[tuple[str, int], _Lines] = {}  # by kind and level
         self._addresses: dict[int, str] = {}  # of connections by descriptor, as far as they were seen
         self._failed = ""  # why the handshake failed whose connection is about to be closed
+        self._level = logging.WARNING  # how grave that is
         self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         address = f"inproc://handshakes-{id(self)}"
         socket.monitor(address, FAILURES | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
@@ -130,27 +131,33 @@ class Gate:
         elif number == zmq.EVENT_DISCONNECTED:
             address, why, self._failed = self._addresses.pop(value, "?"), self._failed, ""
             if why:
-                self._say("handshake_failed", f"a peer at {address} {why}")
+                self._say("handshake_failed", f"a peer at {address} {why}", self._level)
         elif number == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._failed = ""  # told when the key was refused
         else:
-            self._failed = self._reason(value if number == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL else 0)
+            self._failed, self._level = self._reason(value if number == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL else 0)
 
-    def _reason(self, value: int) -> str:
+    def _reason(self, value: int) -> tuple[str, int]:
+        """Why a handshake failed, and how grave that is.
+
+        Who just does not finish one is most often a client that was interrupted, a check whether the port is open, or
+        a scanner; nobody need do anything about it, and a peer of ours says itself what is wrong with its keys.
+        """
         if value == OTHER_SERVER_KEY:
-            return f"takes this broker for another: its --server-key is not {self._public}"
+            return f"takes this broker for another: its --server-key is not {self._public}", logging.WARNING
         if value == OTHER_MECHANISM and self._public:
-            return "shows no key, and this broker wants one"
+            return "shows no key, and this broker wants one", logging.WARNING
         if value == OTHER_MECHANISM:
-            return "wants to use keys, and this broker uses none"
+            return "wants to use keys, and this broker uses none", logging.WARNING
         keys = "wants keys" if self._public else "uses no keys"
-        return f"gave up the handshake: it may not know that this broker {keys}, or is no peer of minilambda"
+        why = f"it went away, does not know that this broker {keys}, or is no peer of minilambda"
+        return f"did not finish the handshake: {why}", logging.INFO
 
-    def _say(self, kind: str, text: str) -> None:
+    def _say(self, kind: str, text: str, level: int = logging.WARNING) -> None:
         self.refused[kind] += 1
-        more = self._lines.setdefault(kind, _Lines()).take(time.monotonic())
+        more = self._lines.setdefault((kind, level), _Lines()).take(time.monotonic())
         if more is not None:
-            log.warning("%s%s", text, more)
+            log.log(level, "%s%s", text, more)
 
 
 def _peer_of(descriptor: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,11 +17,12 @@ from minilambda.client.async_link import AsyncLink
 from minilambda.client.async_lists import AsyncLists
 from minilambda.client.async_live import attended
 from minilambda.client.async_mapping import AsyncPipeline
+from minilambda.client.async_modules import AsyncModules
 from minilambda.client.calls import Patience
 from minilambda.client.connection import Progress
 from minilambda.client.live import Chunk
 from minilambda.client.mapping import Input
-from minilambda.client.modules import Module, ModuleLike, Modules
+from minilambda.client.modules import Module, ModuleLike
 from minilambda.client.requests import QUICK, Requests, upload
 from minilambda.client.results import RunResult, finished
 from minilambda.client.spec import RunOptions, typed_values
@@ -59,7 +60,7 @@ class AsyncClient(AsyncFunctionMethods, AsyncLists):
         self._patience = Patience(connect_timeout, lost_timeout, busy_timeout, random.random())
         self._keys = load_peer_keys(key, server_key)
         self._process = os.getpid()
-        self._modules = Modules()
+        self._modules = AsyncModules()
         self._requests = Requests()
         self._context: zmq.Context[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # the one that the connection belongs to
@@ -122,7 +123,8 @@ class AsyncClient(AsyncFunctionMethods, AsyncLists):
         the same. What it raises cancels the job and comes out here.
         """
         handle, options = await self.module(module), await self._ready(options)
-        return await self._run(handle, self._requests.run(handle, args, options), check, wait, on_output)
+        request = self._requests.run(handle, args, options)
+        return finished(await self._reply(request, handle, wait, on_output), check)
 
     async def call(self, module: ModuleLike, export: str, *values: Any, **options: Unpack[RunOptions]) -> Any:
         """Call an exported function with typed values and return its value; raises as ``run`` does.
@@ -132,7 +134,7 @@ class AsyncClient(AsyncFunctionMethods, AsyncLists):
         handle, options = await self.module(module), await self._ready(options)
         options["invoke"] = export
         request = self._requests.run(handle, (), options, typed_values(values))
-        return (await self._run(handle, request, True, None)).value
+        return finished(await self._reply(request, handle), True).value
 
     async def submit(
         self, module: ModuleLike, args: Sequence[str | os.PathLike[str]] = (), **options: Unpack[RunOptions]
@@ -176,20 +178,12 @@ class AsyncClient(AsyncFunctionMethods, AsyncLists):
     # --- modules --------------------------------------------------------------------------------------
 
     async def module(self, module: ModuleLike) -> Module:
-        """The handle of a module, without sending it. A file is read, in steps between which other tasks go on.
+        """The handle of a module, without sending it. A large file is read in steps between which other tasks go on.
 
         Raises ``OSError`` for a file that can't be read, and ``ModuleTooLarge`` for a very large one that this broker
         does not take.
         """
-        found = self._modules.known(module)
-        if found is not None:
-            return found
-        largest = (self._live().core.welcome or await self.limits()).max_module_bytes
-        steps = self._modules.reading(module, lambda: largest)
-        while found is None:
-            await asyncio.sleep(0)
-            found = next(steps)
-        return found
+        return await self._modules.find(module, self._largest)
 
     async def upload(self, module: ModuleLike, progress: Progress | None = None) -> Module:
         """Give the broker a module ahead of the first job, if it lacks it, and return its handle.
@@ -226,19 +220,20 @@ class AsyncClient(AsyncFunctionMethods, AsyncLists):
             return await asyncio.to_thread(self._requests.files.ready, options)
         return options
 
-    async def _run(
+    def _reply(
         self,
-        module: Module | None,
         request: Run | Call,
-        check: bool,
-        wait: float | None,
+        module: Module | None = None,
+        wait: float | None = None,
         on_output: Callable[[Chunk], object] | None = None,
-    ) -> RunResult:
-        if on_output is None:
-            reply = await self._live().perform(request, module, wait)
-        else:
-            reply = await attended(self._live(), request, module, wait, on_output)
-        return finished(cast(JobResult, reply), check)
+    ) -> Awaitable[JobResult]:
+        if on_output is not None:
+            return attended(self._live(), request, module, wait, on_output)
+        return cast("Awaitable[JobResult]", self._live().perform(request, module, wait))
+
+    async def _largest(self) -> float:
+        """The largest module that the broker takes, bytes."""
+        return (self._live().core.welcome or await self.limits()).max_module_bytes
 
     def _live(self) -> AsyncLink:
         if os.getpid() != self._process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from minilambda.client.async_job import AsyncJob
@@ -19,12 +19,14 @@ from minilambda.client.functions import (
 )
 from minilambda.client.live import Chunk
 from minilambda.client.requests import QUICK, Requests
+from minilambda.client.results import finished
 from minilambda.client.spec import RunOptions, typed_values
 from minilambda.messages import (
     LIVE,
     Call,
     Deployed,
     FunctionList,
+    JobResult,
     ListFunctions,
     Reply,
     Request,
@@ -64,12 +66,12 @@ class AsyncFunctionMethods(ABC):
         has it. Raises ``NotFound`` for a function, a version or an alias that is not there.
         """
         request = call_request(self._requests.job_id(), reference, args, options)
-        return await self._run(None, request, check, wait, on_output)
+        return finished(await self._reply(request, None, wait, on_output), check)
 
     async def call_function(self, reference: str, *values: Any, **options: Unpack[CallOptions]) -> Any:
         """Call a function with typed values and return its value, as ``call`` does; its version names the export."""
         request = call_request(self._requests.job_id(), reference, (), options, typed_values(values))
-        return (await self._run(None, request, True, None)).value
+        return finished(await self._reply(request), True).value
 
     async def submit_function(
         self, reference: str, args: Sequence[str | os.PathLike[str]] | None = None, **options: Unpack[CallOptions]
@@ -142,12 +144,11 @@ class AsyncFunctionMethods(ABC):
         """The options with their files found."""
 
     @abstractmethod
-    async def _run(
+    def _reply(
         self,
-        module: Module | None,
         request: Run | Call,
-        check: bool,
-        wait: float | None,
+        module: Module | None = None,
+        wait: float | None = None,
         on_output: Callable[[Chunk], object] | None = None,
-    ) -> RunResult:
-        """A job from start to end; it is cancelled where its caller does not wait for that."""
+    ) -> Awaitable[JobResult]:
+        """The end of a job, which is cancelled where nobody waits for it. Not a coroutine, which jobs would hold."""

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -20,7 +19,8 @@ from minilambda.keys import PeerKeys
 from minilambda.messages import Cancel, Reply, Request
 
 Outcome = Reply | Exception
-Waiter = Callable[[Outcome], None]
+Waiter = Callable[[Outcome], None] | asyncio.Future[Reply]
+"""Who is told the end of a call."""
 Listener = Callable[[Chunk], None]
 
 _IN, _OUT = int(zmq.POLLIN), int(zmq.POLLOUT)  # as plain numbers, which are faster to pass
@@ -50,7 +50,8 @@ class AsyncLink(Connection):
     ) -> None:
         self.loop = loop
         self.closed = True  # there is no socket
-        self._waiters: dict[int, tuple[Waiter, str]] = {}  # by call, with the job that nobody wants without the waiter
+        self._waiters: dict[int, Waiter] = {}  # by call
+        self._jobs: dict[int, str] = {}  # by call: the job that nobody wants without the waiter
         self._listeners: dict[int, Listener] = {}  # by the call of a ``follow``
         self._partings: set[int] = set()  # cancels that nobody waits for, by call
         self._to_part: deque[str] = deque()  # jobs that are to be cancelled after them
@@ -78,7 +79,9 @@ class AsyncLink(Connection):
         ``listener`` is told what is heard of a ``follow``; ``beside`` is for ``Core``.
         """
         number = self.start(message, source, patience, beside)
-        self._waiters[number] = (waiter, _job_of(message))
+        self._waiters[number] = waiter
+        if job := _job_of(message):
+            self._jobs[number] = job
         if listener is not None:
             self._listeners[number] = listener
         self._follow_up()
@@ -87,7 +90,7 @@ class AsyncLink(Connection):
     async def perform(self, message: Request, source: Source | None = None, patience: float | None = None) -> Reply:
         """One call from start to end. Raises what ends it other than by a reply. A task's cancel cancels its job."""
         future: asyncio.Future[Reply] = self.loop.create_future()
-        number = self.begin(message, partial(settle, future), source, patience)
+        number = self.begin(message, future, source, patience)
         try:
             return await future
         finally:
@@ -95,7 +98,9 @@ class AsyncLink(Connection):
 
     def abandon(self, number: int) -> None:
         """Nobody waits for the call any more: if it has not ended, its job is cancelled."""
-        _, job = self._waiters.pop(number, (None, ""))
+        if self._waiters.pop(number, None) is None:
+            return  # it has ended
+        job = self._jobs.pop(number, "")
         if self._listeners.pop(number, None) is not None and not self.closed:
             self.unfollow(number)
         self.drop(number)
@@ -124,11 +129,11 @@ class AsyncLink(Connection):
         The broker gets some time to take note of all cancels.
         """
         waiters, self._waiters = self._waiters, {}
-        for number, (waiter, job) in waiters.items():
+        for number, waiter in waiters.items():
             self.drop(number)
-            if job:
+            if job := self._jobs.pop(number, ""):
                 self.part(job)
-            waiter(RuntimeError("The client was closed."))
+            _inform(waiter, RuntimeError("The client was closed."))
         try:
             if self._partings:
                 self._parted = self.loop.create_future()
@@ -200,13 +205,13 @@ class AsyncLink(Connection):
                 listener(one.chunk)
 
     def _tell(self, ended: Ended) -> None:
-        waiter, job = self._waiters.pop(ended.call, (None, ""))
+        waiter, job = self._waiters.pop(ended.call, None), self._jobs.pop(ended.call, "")
         if self._listeners:
             self._listeners.pop(ended.call, None)
         if waiter is not None:
             if job and isinstance(ended.outcome, TimeoutError):
                 self.part(job)
-            waiter(ended.outcome)
+            _inform(waiter, ended.outcome)
         elif ended.call in self._partings:
             self._partings.discard(ended.call)
             if isinstance(ended.outcome, Unreachable):
@@ -217,9 +222,13 @@ class AsyncLink(Connection):
 
     def _follow_up(self) -> None:
         """The socket was used: what has come meanwhile is not signalled any more."""
-        wanted = _IN | _OUT if self._pending else _IN
-        if self._again is None and (self._ended or int(self._get(_EVENTS)) & wanted):
-            self._again = self.loop.call_soon(self._turn)
+        if self._again is None:
+            if self._ended:
+                self._again = self.loop.call_soon(self._turn)
+            elif len(self._core) >= _MANY:  # answers gather, and a look is a system call
+                self._again = self.loop.call_at(self.loop.time() + _GATHER, self._turn)
+            elif int(self._get(_EVENTS)) & (_IN | _OUT if self._pending else _IN):
+                self._again = self.loop.call_soon(self._turn)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -250,3 +259,10 @@ def settle(future: asyncio.Future[Reply], outcome: Outcome) -> None:
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
+
+
+def _inform(waiter: Waiter, outcome: Outcome) -> None:
+    if callable(waiter):
+        waiter(outcome)
+    else:
+        settle(waiter, outcome)

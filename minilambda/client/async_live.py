@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from minilambda.client.async_link import AsyncLink, Outcome, settle
@@ -59,7 +58,7 @@ async def attended(
     """
     told = Told()
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    run = link.begin(request, partial(settle, future), source, wait)
+    run = link.begin(request, future, source, wait)
 
     def tell(chunk: Chunk) -> None:
         if chunk.data:

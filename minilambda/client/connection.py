@@ -193,8 +193,7 @@ class Connection:
 
     def _flush(self) -> None:
         """Send what found no connection."""
-        while self._pending:
-            number = next(iter(self._pending))
+        for number in list(self._pending):  # to look for the first anew each time passes over all that were sent
             if number in self._core and not self._push(self._pending[number]):
                 return
             del self._pending[number]

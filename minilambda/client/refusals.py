@@ -6,6 +6,7 @@ does lets the request go that has waited longest, and while something is under w
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sized
 
 from minilambda.client.calls import Call, Patience
@@ -20,7 +21,7 @@ class Refusals:
     def __init__(self, calls: Sized, patience: Patience) -> None:
         self._calls = calls  # all that have not ended
         self._patience = patience
-        self._held: dict[int, Call] = {}  # over the quota, by request number
+        self._held: OrderedDict[int, Call] = OrderedDict()  # over the quota, by request number, first to go first
         self._freed = 0.0  # when the last job ended, seconds
 
     def again(self, call: Call, code: str, after: float | None, now: float) -> float | None:

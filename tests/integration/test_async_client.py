@@ -106,6 +106,18 @@ def test_a_progress_that_raises_ends_the_upload_and_nothing_else(use: Use) -> No
     use(body)
 
 
+def test_tasks_that_begin_together_read_a_large_file_once(use: Use, tmp_path: Path) -> None:
+    path = tmp_path / "large.wasm"
+    path.write_bytes(padded(2 * 1024 * 1024))
+
+    async def body(client: AsyncClient) -> None:
+        results = await asyncio.gather(*(client.run(path) for _ in range(20)), client.module(path), client.module(path))
+        assert all(result.ok for result in results[:20])
+        assert results[20] is results[21]
+
+    use(body)
+
+
 def test_a_failure_is_raised_with_the_result_in_it(use: Use) -> None:
     async def body(client: AsyncClient) -> None:
         with pytest.raises(errors.DeadlineExceeded) as caught:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +88,18 @@ def authorize(path: Path, name: str, role: str) -> None:
 
 def revoke(path: Path, name: str) -> None:
     authorized.change(path, lambda known: known.without(name)[0])
+
+
+CURVE_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+
+
+@contextlib.contextmanager
+def stranger(server: Server, greeting: bytes) -> Iterator[None]:
+    """Somebody who connects to a broker, says so much, and goes."""
+    host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(greeting)
+        yield
 
 
 def serving(keys: BrokerKeys | None, endpoint: str = "tcp://127.0.0.1:0") -> Iterator[Server]:
@@ -218,6 +233,7 @@ def test_another_broker_than_the_one_named_is_not_believed(server: Server, clien
 
 
 def test_a_client_without_a_key_is_told_that_the_broker_wants_one(server: Server, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)  # it may leave before the broker has seen what is wrong
     with Client(server.endpoint, connect_timeout=20.0) as client, pytest.raises(KeyRefused, match="wants keys"):
         client.jobs()
     until(lambda: server.core.rejected.get("handshake_failed"), "the broker counts it")
@@ -225,6 +241,7 @@ def test_a_client_without_a_key_is_told_that_the_broker_wants_one(server: Server
 
 
 def test_a_client_with_a_key_is_told_that_the_broker_uses_none(open_server: Server, keys: Path, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
     found = Client(open_server.endpoint, key=keys / "alice.secret", server_key=keys / "broker.public")
     with found, pytest.raises(KeyRefused, match="uses no keys"):
         found.jobs()
@@ -247,6 +264,29 @@ def test_a_flood_of_refused_keys_is_counted_and_not_all_of_it_logged(
         net.socket(zmq.DEALER).connect(server.endpoint)
     until(lambda: server.core.rejected.get("key_refused", 0) >= 30, "all are counted")
     assert caplog.text.count("refused a key") <= 6
+
+
+@pytest.mark.parametrize("greeting", [b"", b"\xff" + bytes(8) + b"\x7f\x03", b"GET / HTTP/1.1\r\n\r\n"])
+def test_whoever_goes_away_during_the_handshake_is_counted_and_no_warning(
+    open_server: Server, caplog: Any, greeting: bytes
+) -> None:
+    caplog.set_level(logging.INFO)
+    with stranger(open_server, greeting):
+        pass
+    until(lambda: open_server.core.rejected.get("handshake_failed"), "the broker counts it")
+    until(lambda: "did not finish the handshake" in caplog.text, "the broker tells whoever wants to know all")
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_a_storm_of_such_peers_fills_no_log_and_hides_no_wrong_key(open_server: Server, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(30):
+        with stranger(open_server, b""):
+            pass
+    until(lambda: open_server.core.rejected.get("handshake_failed", 0) >= 30, "all are counted")
+    assert caplog.text.count("did not finish the handshake") <= 6
+    with stranger(open_server, CURVE_GREETING):
+        until(lambda: "wants to use keys, and this broker uses none" in caplog.text, "the broker says so")
 
 
 def test_a_peer_that_the_gate_has_not_let_in_gets_no_answer(server: Server, nets: Callable[[str], Net]) -> None:
