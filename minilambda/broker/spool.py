@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 
 from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreAction, StoreModule, WritePiece
 
@@ -55,13 +56,8 @@ class Spool:
     def read(self, digest: str, offset: int, size: int) -> bytes:
         """A piece of a module. Raises ``KeyError`` when it is not here, ``OSError`` when it can't be read."""
         blob = self._modules[digest]
-        end = min(offset + size, blob.size)
-        pieces: list[bytes] = []
-        while offset < end:
-            number, start = divmod(offset, BLOCK)
-            length = min(BLOCK - start, end - offset)
-            pieces.append(self._read(blob.blocks[number], start, length))
-            offset += length
+        runs = self._runs(blob, offset, max(0, min(size, blob.size - offset)))
+        pieces = [self._read(block, start, length) for block, start, length in runs]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
@@ -71,15 +67,26 @@ class Spool:
         self._uploads.clear()
 
     def _append(self, blob: _Blob, data: bytes) -> None:
+        end = blob.size + len(data)
+        while len(blob.blocks) * BLOCK < end:
+            blob.blocks.append(self._new_block())
         view = memoryview(data)
-        while view:
-            start = blob.size % BLOCK
-            if not start:
-                blob.blocks.append(self._new_block())
-            piece = view[: BLOCK - start]
-            self._write(blob.blocks[-1], start, piece)
-            blob.size += len(piece)
-            view = view[len(piece) :]
+        for block, start, length in self._runs(blob, blob.size, len(data)):
+            self._write(block, start, view[:length])
+            view = view[length:]
+        blob.size = end
+
+    def _runs(self, blob: _Blob, offset: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Where these bytes are: block, first byte in it, how many. Blocks in a row on the disk are one."""
+        end = offset + size
+        while offset < end:
+            index, start = divmod(offset, BLOCK)
+            block, length, blocks = blob.blocks[index], BLOCK - start, 1
+            while offset + length < end and blob.blocks[index + blocks] == block + blocks and not self._memory:
+                length, blocks = length + BLOCK, blocks + 1
+            length = min(length, end - offset)
+            yield block, start, length
+            offset += length
 
     def _new_block(self) -> int:
         if self._free:
@@ -94,8 +101,12 @@ class Spool:
                     return
             except OSError as error:
                 log.warning("a piece of a module stays in memory, the disk refuses it: %s", error)
-            self._memory[block] = bytearray(os.pread(self._file.fileno(), start, block * BLOCK))
-        self._memory[block][start:] = piece
+        while piece:
+            if block not in self._memory:
+                self._memory[block] = bytearray(os.pread(self._file.fileno(), start, block * BLOCK))
+            self._memory[block][start:] = piece[: BLOCK - start]
+            piece = piece[BLOCK - start :]
+            block, start = block + 1, 0
 
     def _read(self, block: int, start: int, size: int) -> bytes:
         if block in self._memory:
@@ -109,4 +120,4 @@ class Spool:
         if blob is not None:
             for block in blob.blocks:
                 self._memory.pop(block, None)
-            self._free.extend(blob.blocks)
+            self._free.extend(reversed(blob.blocks))  # the first is used again first, and the others behind it

@@ -137,8 +137,6 @@ class Call:
     awaited: bool = False  # an answer is expected now; one to an earlier try is dropped
     unanswered: bool = False  # a try got no answer, so the broker may have taken the job
     lacks: int = 0  # times that the broker said that it lacks the module or a file, or took nothing of it
-    offset: int = 0  # upload: bytes that the broker has
-    asked: bool = False  # upload: the broker has said how much it has
     parked: tuple[int, ...] = ()  # upload: calls that wait for its end
     needs: set[str] | None = None  # digests whose uploads the call waits for; None: it has waited for none
     own: bool = False  # the core's own call: nobody hears of its end
@@ -199,17 +197,6 @@ def ride_along(source: Source | None, inputs: int, limits: Welcome | None) -> Pi
     if source.size > PIECE or source.size + inputs > limits.max_request_bytes:
         return None
     return Piece(source, 0, source.size)
-
-
-def next_piece(call: Call, message: Put) -> tuple[Put, Piece | None]:
-    """The next request of an upload, and the bytes that go with it.
-
-    The first has none, and asks what is there, unless all is little enough to be sent at once.
-    """
-    if call.source is None or not (call.asked or message.size <= MAX_IN_PLACE):
-        return message, None
-    piece = Piece(call.source, call.offset, min(PIECE, message.size - call.offset))
-    return replace(message, offset=call.offset), piece
 
 
 def not_yet(call: Call, reply: Refused, running: bool) -> bool:

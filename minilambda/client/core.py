@@ -7,8 +7,8 @@ silence or ``busy``. The shell hands in replies and the time, and sends what com
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
+from itertools import count
 from math import inf
 
 from minilambda.client.calls import (
@@ -19,7 +19,6 @@ from minilambda.client.calls import (
     Patience,
     Send,
     Source,
-    next_piece,
     not_yet,
     of_function,
     out_of_time,
@@ -64,16 +63,16 @@ class Core:
         self._calls: dict[int, Call] = {}  # by request number
         self.follows = Follows(self._calls)
         self._refusals = Refusals(self._calls, self._patience)
-        self._last = 0  # request number given last
+        self._number = count(1).__next__  # gives the next request number
         self._greeting: int | None = None  # call that greets
         self._again = 1.0  # a request that gets no answer is sent again after so long, seconds
-        self._uploads = Uploads(self._calls, self._add, self._send, self._end)
+        self._uploads = Uploads(self._calls, self._number, self._add, self._send, self._end)
         self._blocked: float | None = None  # since when nothing can be sent, seconds
         self._next = inf  # no call is due before, seconds
 
     def __contains__(self, number: int) -> bool:
-        """The call has not ended."""
-        return number in self._calls
+        """The call has not ended, or the piece of an upload has no answer."""
+        return number in self._calls or number in self._uploads.pieces
 
     def __len__(self) -> int:
         """Calls that have not ended."""
@@ -106,7 +105,7 @@ class Core:
             for number in list(self._calls):
                 self._end(number, error, now, actions)
             return actions
-        call = self._calls.get(reply.request)
+        call = self._calls.get(reply.request) or self._calls.get(self._uploads.pieces.upload(reply.request))
         if call is None or not call.awaited:
             return actions
         if getattr(reply, "job", None) not in (None, getattr(call.message, "job", None)):
@@ -120,7 +119,7 @@ class Core:
                 self._send(call, now, actions)
         elif type(reply) not in ANSWERS[type(call.message)]:
             text = f"The broker answered {call.message.TYPE!r} with {reply.TYPE!r}."
-            self._end(reply.request, MinilambdaError(text), now, actions)
+            self._end(call.message.request, MinilambdaError(text), now, actions)
         elif isinstance(reply, Stored):
             self._uploads.stored(call, reply, now, actions)
         elif isinstance(call.message, GetResult) and isinstance(reply, JobStatus):
@@ -160,17 +159,16 @@ class Core:
         return self._next
 
     def fail(self, number: int, error: Exception, now: float) -> list[Action]:
-        """A call can't be sent, or its answer can't be read."""
+        """A call or a piece of an upload can't be sent, or its answer can't be read."""
         actions: list[Action] = []
-        if number in self._calls:
-            self._end(number, error, now, actions)
+        self._end(self._uploads.pieces.upload(number), error, now, actions)
         return actions
 
     def drop(self, number: int) -> None:
         """The caller has lost interest; the call ends without an ``Ended``."""
         self._calls.pop(number, None)
         self._refusals.sent(number)
-        self._uploads.dropped()
+        self._uploads.dropped(number)
 
     def unsent(self, number: int, now: float) -> None:
         """A credit could not be sent: the ``follow`` that is sent again says all that it would have said."""
@@ -197,9 +195,8 @@ class Core:
     # --- steps of a call ------------------------------------------------------------------------------
 
     def _add(self, message: Request, source: Source | None, now: float, patience: float = inf) -> Call:
-        self._last += 1
-        message.request = self._last
-        call = self._calls[self._last] = Call(message, source, now, now + patience)
+        number = message.request = self._number()
+        call = self._calls[number] = Call(message, source, now, now + patience)
         self._next = min(self._next, call.deadline)
         return call
 
@@ -211,7 +208,7 @@ class Core:
             self._send(call, now, actions)
 
     def _send(self, call: Call, now: float, actions: list[Action]) -> None:
-        """Send the request of a call, or its next one, unless it is larger than the broker takes."""
+        """Send the request of a call, or its next ones, unless it is larger than the broker takes."""
         message, piece, patience, size = call.message, None, 0.0, 0
         self._refusals.sent(message.request)
         if isinstance(message, Run):
@@ -225,12 +222,11 @@ class Core:
                 message = replace(message, again=True)
             if lacks and (piece := ride_along(call.source, size, self.welcome)) is not None:
                 self._uploads.know(spec.module)  # the requests behind this one need not carry it again
-        elif isinstance(message, Put):
+        elif isinstance(message, (Put, Deploy, CallFunction)):
             if self._refuse(call, now, actions):
                 return
-            message, piece = next_piece(call, message)
-        elif isinstance(message, (Deploy, CallFunction)):
-            if self._refuse(call, now, actions):
+            if isinstance(message, Put):
+                self._await(call, now, self._uploads.pieces.send(call, message, actions) / SLOWEST_LINK)
                 return
             message, piece, size = of_function(call, message, self._uploads, self.welcome)
         elif isinstance(message, GetResult):
@@ -242,10 +238,14 @@ class Core:
             message = call.following.request(message)
         if piece is not None:
             size += piece.size
-        call.wake = now + self._again + patience + size / SLOWEST_LINK
-        call.awaited = True
-        self._next = min(self._next, call.wake)
+        self._await(call, now, patience + size / SLOWEST_LINK)
         actions.append(Send(message, piece))
+
+    def _await(self, call: Call, now: float, longer: float) -> None:
+        """Expect an answer, and send again what gets none; ``longer`` than others, seconds."""
+        call.awaited = True
+        call.wake = now + self._again + longer
+        self._next = min(self._next, call.wake)
 
     def _refuse(self, call: Call, now: float, actions: list[Action]) -> bool:
         """End a call that the broker would refuse for its size."""
@@ -258,6 +258,7 @@ class Core:
 
     def _refused(self, call: Call, reply: Refused, now: float, actions: list[Action]) -> None:
         number = call.message.request
+        self._uploads.pieces.halt(number)
         retry = None if reply.retry_after_ms is None else reply.retry_after_ms / 1000
         if not_yet(call, reply, call.beside in self._calls):
             wake: float | None = now + pause(now - call.started)
@@ -298,14 +299,13 @@ class Core:
             self._greeting = None
             if isinstance(outcome, Welcome):
                 self.welcome, self._again = outcome, outcome.resend_ms / 1000
-            self._go_on(list(self._calls), outcome, now, actions)
+            self._go_on(outcome, now, actions)
 
-    def _go_on(self, numbers: Iterable[int], outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
-        """What calls waited for is there, or will not be."""
-        for number in numbers:
-            call = self._calls.get(number)
-            if call is None:
-                continue
+    def _go_on(self, outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
+        """What all calls waited for is there, or will not be."""
+        for number, call in list(self._calls.items()):
+            if number not in self._calls:
+                continue  # ended by one before it
             if isinstance(outcome, Exception):
                 self._end(number, outcome, now, actions)
             else:

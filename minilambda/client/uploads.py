@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from minilambda.client.calls import PIECE, Action, Call, Source
+from minilambda.client.pieces import IN_FLIGHT, Pieces
 from minilambda.errors import ModuleTooLarge, RequestError
 from minilambda.messages import Deploy, Put, Refused, Reply, Run, Stored, Welcome
 
@@ -25,8 +26,11 @@ MAX_LACKS = 3
 AT_ONCE = 32
 """Uploads under way at a time, at most; the broker bounds those of one client too."""
 
-MAX_FLYING = 8 * PIECE
-"""What their pieces may have together, bytes, so that large ones do not pile up in front of everything else."""
+WINDOW = IN_FLIGHT * PIECE
+"""What one of them has on its way, bytes, at most."""
+
+MAX_FLYING = 4 * WINDOW
+"""What they may have on their way together, bytes, so that large ones do not pile up in front of everything else."""
 
 _digests = re.compile("sha256:[0-9a-f]{64}")
 
@@ -55,17 +59,22 @@ class _Wanted:
 
 
 class Uploads:
-    """The uploads of one connection, which belong to its calls; ``add``, ``send`` and ``end`` are steps of its core."""
+    """The uploads of one connection, which belong to its calls.
+
+    ``number``, ``add``, ``send`` and ``end`` are steps of its core.
+    """
 
     def __init__(
         self,
         calls: dict[int, Call],
+        number: Callable[[], int],
         add: Callable[[Put, Source, float], Call],
         send: Callable[[Call, float, list[Action]], None],
         end: Callable[[int, Reply | Exception, float, list[Action]], None],
     ) -> None:
         self._calls = calls  # the connection's, by request number
         self._add, self._send, self._end = add, send, end
+        self.pieces = Pieces(number)
         self._known: OrderedDict[str, None] = OrderedDict()  # digests that the broker was sent or has run
         self._active: dict[str, int] = {}  # digest to the call that uploads it
         self._waiting: OrderedDict[str, _Wanted] = OrderedDict()  # by digest, the next one first
@@ -127,7 +136,7 @@ class Uploads:
         while self._waiting and len(self._active) < AT_ONCE:
             digest, wanted = next(iter(self._waiting.items()))
             size = wanted.source.size or 0
-            if self._active and self._flying + min(size, PIECE) > MAX_FLYING:
+            if self._active and self._flying + min(size, WINDOW) > MAX_FLYING:
                 break
             del self._waiting[digest]
             callers = tuple([each for each in wanted.callers if each in self._calls])
@@ -135,28 +144,32 @@ class Uploads:
                 upload = self._add(Put(0, digest, size), wanted.source, now)
                 upload.own, upload.parked = True, callers
                 self._active[digest] = upload.message.request
-                self._flying += min(size, PIECE)
+                self._flying += min(size, WINDOW)
                 self._send(upload, now, actions)
 
     # --- an upload ------------------------------------------------------------------------------------
 
     def stored(self, call: Call, reply: Stored, now: float, actions: list[Action]) -> None:
         """The broker says how much it has."""
-        size = call.message.size if isinstance(call.message, Put) else 0
-        stuck = call.asked and reply.received <= call.offset
-        call.lacks += stuck
+        number, size = call.message.request, call.message.size if isinstance(call.message, Put) else 0
         if reply.complete:
             self.know(reply.module)
-            self._end(reply.request, reply, now, actions)
-        elif call.lacks > MAX_LACKS or reply.received > size:
+            self._end(number, reply, now, actions)
+            return
+        taken = self.pieces.answered(call, reply.request, reply.received)
+        if taken is None:
+            call.awaited = True
+            return
+        call.lacks += not taken
+        if call.lacks > MAX_LACKS or reply.received >= size:
             text = f"The broker takes no more than {reply.received} of {size} bytes of the module."
-            self._end(reply.request, RequestError(text), now, actions)
+            self._end(number, RequestError(text), now, actions)
         else:
-            call.asked, call.offset = True, max(0, min(reply.received, size - 1))
             self._send(call, now, actions)
 
     def over(self, call: Call, put: Put, outcome: Reply | Exception, now: float, actions: list[Action]) -> None:
         """An upload has ended: what waits for it goes on, or ends as it did."""
+        self.pieces.forget(put.request)
         if self._active.get(put.module) == put.request:
             self._forget(put.module, put.size)
         for number in call.parked:
@@ -170,8 +183,9 @@ class Uploads:
                 self._send(waiting, now, actions)
         self._begin(now, actions)
 
-    def dropped(self) -> None:
-        """Calls have gone: uploads that nobody waits for any more go too."""
+    def dropped(self, gone: int) -> None:
+        """A call has gone: uploads that nobody waits for any more go too."""
+        self.pieces.forget(gone)
         for digest, wanted in list(self._waiting.items()):
             if not any(each in self._calls for each in wanted.callers):
                 del self._waiting[digest]
@@ -182,11 +196,12 @@ class Uploads:
             upload.parked = tuple([each for each in upload.parked if each in self._calls])
             if not upload.parked:
                 self._forget(digest, upload.source.size or 0 if upload.source is not None else 0)
+                self.pieces.forget(number)
                 del self._calls[number]
 
     def _forget(self, digest: str, size: int) -> None:
         del self._active[digest]
-        self._flying -= min(size, PIECE)
+        self._flying -= min(size, WINDOW)
 
 
 def _too_large(placed: dict[str, Source], files: dict[str, str], limits: Welcome) -> RequestError | None:

@@ -1,10 +1,11 @@
 """A compiler process: it waits for an order, compiles one module into a memfd, and ends.
 
 Compiling is the most expensive thing that a stranger can ask for, so it has a process, and limits, of its own.
-The order from the agent is ``[compiler, memory_bytes, timeout_ms, background]``, with the descriptors of the module
-and of the artifact.
-Messages to it, one of them: ``["compiled", component, size, ms]``, ``["invalid", why]``, ``["limit", why]``; or
-``["fault", what]``. A compiler that runs into its limit may also just die: Rust aborts when it gets no memory.
+The order from the agent is ``[digest, compiler, memory_bytes, timeout_ms, background]``, with the descriptors of the
+module and of the artifact.
+Messages to it, one of them: ``["compiled", component, size, ms]``, ``["invalid", why]``, ``["limit", why]``,
+``["corrupt"]`` where the module's bytes do not have the hash that names them; or ``["fault", what]``. A compiler that
+runs into its limit may also just die: Rust aborts when it gets no memory.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from minilambda.errors import InvalidModule
 from minilambda.worker import codec, walls, warmup
 from minilambda.worker.channel import Channel
 from minilambda.worker.toolchain import compiling, make_engine
+from minilambda.worker.wasm_check import Check
 
 _CORES = os.cpu_count() or 1  # now: the walls hide them
 _MEMORY_PER_CORE = 4 << 20  # bytes that each thread of the compiler may have for its stack, beyond the limit
@@ -62,13 +64,14 @@ class Compiler:
         if received is None:
             return
         walls.set_name("ml-compiler")
-        (compiler, memory_bytes, timeout_ms, background), fds = codec.unpack(received[0]), received[1]
-        _limit(files.data_bytes(), memory_bytes, timeout_ms)
+        (digest, compiler, memory_bytes, timeout_ms, background), fds = codec.unpack(received[0]), received[1]
         if background:
             files.stand_back()
+        check = Check(fds[0], digest)
+        _limit(files.data_bytes(), memory_bytes, timeout_ms)
         began = time.perf_counter()
         try:
-            message = _compile(engine if compiler == self._compiler else compiler, *fds)
+            message = _compile(engine if compiler == self._compiler else compiler, check, *fds)
         except (MemoryError, OSError):  # what can't be mapped or written is for want of memory too
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
@@ -78,18 +81,19 @@ class Compiler:
                 message = codec.pack("limit", memory_limit(memory_bytes))
             else:
                 message = codec.pack("invalid", codec.cut(error.message, codec.MAX_REASON))
-        self._channel.send(message)
+        self._channel.send(message if check.passed() else codec.pack("corrupt"))
         # What a process does at its end takes a core from the guest that waits, and so does the next one that is made.
         pause = (time.perf_counter() - began) * _PAUSE_SHARE
         select.select([self._channel], [], [], max(PAUSE_S[0], min(pause, PAUSE_S[1])))
 
 
-def _compile(by: str | wasmtime.Engine, wasm_fd: int, artifact_fd: int) -> bytes:
+def _compile(by: str | wasmtime.Engine, check: Check, wasm_fd: int, artifact_fd: int) -> bytes:
     began = time.perf_counter()
     with compiling(_mapped(wasm_fd), by) as (component, artifact):
         offset, size = 0, len(artifact)
         while offset < size:
             offset += os.pwrite(artifact_fd, artifact[offset:], offset)
+    check.passed()  # what that takes longer than compiling counts as compiling
     return codec.pack("compiled", component, size, (time.perf_counter() - began) * 1e3)
 
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CORRUPT = "corrupt"
+"""In place of a code: the module's bytes do not have the hash that names them, and no compiler will change that."""
+
 
 class RunOrder(NamedTuple):
     """One run of one guest, complete: a runner needs nothing else but the artifact. It travels as it is."""
@@ -153,7 +156,7 @@ class CompileFinished:
 
     digest: str
     compiler: str  # as in the order
-    code: str | None  # "invalid_module", "compile_limit" or "internal"; None: the artifact is there
+    code: str | None  # "invalid_module", "compile_limit", "internal" or CORRUPT; None: the artifact is there
     message: str  # one sentence; empty when code is None
     component: bool  # the artifact is a component, not a core module
     size: int  # of the artifact, bytes

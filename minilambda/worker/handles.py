@@ -12,6 +12,7 @@ from minilambda.worker.channel import MAX_PACKET, ChannelClosed, ChannelError
 from minilambda.worker.child import Child, memfds
 from minilambda.worker.compiler import memory_limit
 from minilambda.worker.events import (
+    CORRUPT,
     CompileFinished,
     CompileOrder,
     OutputSeen,
@@ -165,7 +166,7 @@ class CompilerHandle(Child):
             raise ChannelClosed()
         (artifact_fd,) = memfds("artifact", flags=os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._own_fds = [artifact_fd]
-        told = codec.pack(order.compiler, order.memory_bytes, order.timeout_ms, order.background)
+        told = codec.pack(order.digest, order.compiler, order.memory_bytes, order.timeout_ms, order.background)
         self.channel.send(told, [wasm_fd, artifact_fd])
         self.order, self.artifact_fd, self.began = order, artifact_fd, time.monotonic()
 
@@ -200,6 +201,8 @@ class CompilerHandle(Child):
             done = self._failed(self.order, "invalid_module", codec.text(fields[0], codec.MAX_REASON))
         elif kind == "limit" and len(fields) == 1:
             done = self._failed(self.order, "compile_limit", codec.text(fields[0], codec.MAX_REASON))
+        elif kind == CORRUPT and not fields:
+            done = self._failed(self.order, CORRUPT, "The module's bytes do not have the hash that names them.")
         else:
             raise ChannelError(f"It sent {codec.cut(kind, 32)!r} instead of a result.")
         self._result = done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from minilambda.messages import JobRef
 from minilambda.worker.jobs import Job
@@ -29,7 +28,6 @@ class Module:
     waiting: dict[JobRef, Job] = field(default_factory=dict)  # jobs that wait for what is being made
     users: dict[JobRef, Job] = field(default_factory=dict)  # jobs that have the artifact in hand and have not ended
     refused: set[str] = field(default_factory=set)  # compilers that can't make an artifact of it
-    hasher: Any = None  # sha256 of the bytes that arrived
     background: bool = False  # nobody waited for its compilation when that began
     timed_out: bool = False  # its compiler was killed at the time limit
 

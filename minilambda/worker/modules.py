@@ -22,7 +22,7 @@ from minilambda.worker.actions import (
 )
 from minilambda.worker.compilations import Compilations
 from minilambda.worker.elsewhere import Elsewhere
-from minilambda.worker.events import CompileFinished
+from minilambda.worker.events import CORRUPT, CompileFinished
 from minilambda.worker.fetching import WHOLE, Fetching
 from minilambda.worker.jobs import Job
 from minilambda.worker.module import NOTHING, Module, Settled
@@ -207,8 +207,8 @@ class Modules:
     def _refused(self, module: Module, code: str, message: str, now: float) -> Settled:
         """A compiler can't make an artifact of the module. Perhaps another one can, unless there was no time."""
         module.refused.add(module.compiler)
-        if module.hand or module.timed_out or not module.better(self._compilers):
-            return self._fail(module, code, message, now)
+        if code == CORRUPT or module.hand or module.timed_out or not module.better(self._compilers):
+            return self._fail(module, "internal" if code == CORRUPT else code, message, now)
         self._upgrades.done(module)
         self._look(module, now)
         return NOTHING

@@ -169,7 +169,7 @@ def test_a_runner_that_announces_more_than_it_may_send_is_killed(runner: Victim)
 def compiling() -> CompilerHandle:
     """A compiler that has its order."""
     handle, wasm = CompilerHandle(1), memfd(b"")
-    handle.give(compile_order("x"), wasm)
+    handle.give(compile_order(b""), wasm)
     os.close(wasm)
     return handle
 
@@ -203,7 +203,7 @@ def test_an_artifact_of_another_size_than_announced_is_refused() -> None:
 def compiling_in_background() -> CompilerHandle:
     """A compiler that has an order that nobody waits for."""
     handle, wasm = CompilerHandle(1), memfd(b"")
-    handle.give(replace(compile_order("x"), background=True), wasm)
+    handle.give(replace(compile_order(b""), background=True), wasm)
     os.close(wasm)
     return handle
 

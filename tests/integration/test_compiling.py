@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from minilambda.worker import engine, toolchain
-from minilambda.worker.events import CompileFinished
+from minilambda.worker.events import CORRUPT, CompileFinished
+from minilambda.worker.wasm_check import LITTLE
 from tests import wat
 from tests.integration.agents import (
     BIG_VALUE,
@@ -21,10 +22,12 @@ from tests.integration.agents import (
     compile_order,
     lives,
     name_of,
+    named,
     running_agent,
     slow_module,
     wait_until_dead,
 )
+from tests.integration.guests import padded
 
 
 @pytest.fixture
@@ -80,6 +83,28 @@ def test_invalid_bytes_are_an_invalid_module(agent: Agent, wasm: bytes) -> None:
     assert finished.message
 
 
+@pytest.mark.parametrize(
+    "module", [wat.wasm(wat.HELLO), padded(3 * LITTLE), b"hello", bytes(3 * LITTLE)], ids=["small", "large", "no", "0"]
+)
+def test_bytes_that_do_not_have_the_hash_give_no_artifact_and_no_other_verdict(agent: Agent, module: bytes) -> None:
+    # given
+    agent.start()
+    # when
+    agent.order_compile(compile_order(wat.EMPTY), module)
+    finished = agent.next(CompileFinished)
+    # then
+    assert (finished.code, finished.size) == (CORRUPT, 0)
+    with pytest.raises(KeyError):
+        agent.processes.take_artifact(finished.digest, finished.compiler)
+
+
+def test_a_large_module_is_compiled_where_it_has_the_hash(agent: Agent) -> None:
+    # given
+    agent.start()
+    # when / then
+    assert agent.compile(padded(3 * LITTLE)).code is None
+
+
 def test_a_compiler_that_needs_too_much_memory_is_stopped_by_its_limit(agent: Agent) -> None:
     # given
     agent.start()
@@ -105,12 +130,12 @@ def test_a_module_larger_than_the_memory_for_compiling_it_meets_that_limit(agent
 def test_a_compiler_is_stopped_when_the_agent_says_so(agent: Agent, timeout_ms: int, said: str) -> None:
     # given
     agent.start()
-    agent.order_compile(compile_order("slow", timeout_ms=timeout_ms), slow_module())
+    agent.order_compile(compile_order(slow_module(), timeout_ms=timeout_ms), slow_module())
     while len(agent.pids()) < 2:
         agent.poll(1)
     compiler = agent.pids()[1]
     # when
-    agent.processes.kill_compiler(name_of("slow"))
+    agent.processes.kill_compiler(name_of(slow_module()))
     finished = agent.next(CompileFinished)
     # then
     assert finished.code == "compile_limit"
@@ -120,18 +145,18 @@ def test_a_compiler_is_stopped_when_the_agent_says_so(agent: Agent, timeout_ms: 
 
 def test_compilations_beyond_the_bound_wait_in_order() -> None:
     # given
-    names = ["slow", "first", "second", "third"]
+    slow, first, second, third = (slow_module(), *(named(each, wat.wasm(wat.HELLO)) for each in ("1", "2", "3")))
     with running_agent(compilers=1) as agent:
         agent.start()
         # when
-        for name in names:
-            agent.order_compile(compile_order(name), slow_module() if name == "slow" else wat.HELLO)
-        agent.processes.kill_compiler(name_of("second"))
-        agent.processes.kill_compiler(name_of("slow"))
+        for module in (slow, first, second, third):
+            agent.order_compile(compile_order(module), module)
+        agent.processes.kill_compiler(name_of(second))
+        agent.processes.kill_compiler(name_of(slow))
         # then
-        done = [agent.next(CompileFinished) for _ in names]
-    assert {event.digest for event in done} == {name_of(name) for name in names}
-    assert [event.digest for event in done if event.code is None] == [name_of("first"), name_of("third")]
+        done = [agent.next(CompileFinished) for _ in range(4)]
+    assert {event.digest for event in done} == {name_of(module) for module in (slow, first, second, third)}
+    assert [event.digest for event in done if event.code is None] == [name_of(first), name_of(third)]
 
 
 def test_what_nobody_waits_for_is_compiled_beside_the_rest_and_stands_back() -> None:
@@ -141,8 +166,9 @@ def test_what_nobody_waits_for_is_compiled_beside_the_rest_and_stands_back() -> 
         agent.settle(2)
         before = agent.pids()
         # when
-        for name in ("slow", "slow too"):
-            agent.order_compile(dataclasses.replace(compile_order(name), background=True), slow_module())
+        slow, slow_too = slow_module(), named("too", slow_module())
+        for module in (slow, slow_too):
+            agent.order_compile(dataclasses.replace(compile_order(module), background=True), module)
         agent.settle(3)
         (compiler,) = set(agent.pids()) - set(before)
         # then it has a process of its own, which gives way to others, and the next one waits
@@ -150,10 +176,10 @@ def test_what_nobody_waits_for_is_compiled_beside_the_rest_and_stands_back() -> 
             agent.poll(0.01)
         assert agent.compile(wat.HELLO).code is None
         assert compiler in agent.pids()
-        agent.processes.kill_compiler(name_of("slow too"))
-        assert agent.next(CompileFinished).digest == name_of("slow too")
-        agent.processes.kill_compiler(name_of("slow"))
-        assert agent.next(CompileFinished).digest == name_of("slow")
+        agent.processes.kill_compiler(name_of(slow_too))
+        assert agent.next(CompileFinished).digest == name_of(slow_too)
+        agent.processes.kill_compiler(name_of(slow))
+        assert agent.next(CompileFinished).digest == name_of(slow)
 
 
 def test_a_compiler_waits_for_its_order_and_is_replaced_after_it(agent: Agent) -> None:

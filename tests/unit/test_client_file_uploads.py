@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from minilambda.client.calls import MAX_IN_PLACE, PIECE, Send
-from minilambda.client.uploads import AT_ONCE, MAX_FLYING, Placed
+from minilambda.client.uploads import AT_ONCE, MAX_FLYING, WINDOW, Placed
 from minilambda.errors import InputTooLarge, ModuleTooLarge, NotFound, QuotaExceeded, RequestError
 from minilambda.messages import GetStatus, JobResult, JobSpec, JobStatus, Put, Refused, Run, Stored
 from tests.client_talk import DIGEST, LARGE, SMALL, UNKNOWN, Bytes, Talk, result, welcome
@@ -119,7 +119,7 @@ def test_uploads_at_a_time_are_bounded_in_number_and_bytes(talk: Talk) -> None:
         under_way += puts(talk)
     assert sent == 100
     lacks(talk, second, large[0].digest)
-    assert len(puts(talk)) == MAX_FLYING // PIECE
+    assert len(puts(talk)) == MAX_FLYING // WINDOW
 
 
 def test_jobs_that_lack_the_same_file_share_its_upload(talk: Talk) -> None:

@@ -183,14 +183,14 @@ def test_time_spent_compiling_is_charged_for_as_long_as_a_job_waited() -> None:
     assert spent["late"].compile_ms == pytest.approx(500.0)
 
 
-def test_bytes_that_do_not_have_the_hash_fail_the_job() -> None:
-    driver = registered()
+@pytest.mark.parametrize("compiler", ["winch", "tiered"])
+def test_bytes_that_do_not_have_the_hash_fail_the_job_and_no_other_compiler_gets_them(compiler: str) -> None:
+    driver = registered(compiler=compiler)
     driver.dispatch(ref(), LARGE, inline=False)
     while driver.answer_fetches(LARGE[:-1] + b"!"):
         pass
-    code, message = failure(driver.one(m.Done))
-    assert code == "internal"
-    assert "hash" in message
+    driver.compiled(LARGE)
+    assert failure(driver.one(m.Done)) == ("internal", "The bytes do not have the hash.")
     assert not driver.wasm and not driver.locks and not driver.compiling
 
 

@@ -182,8 +182,14 @@ class Driver:
     # --- processes ---
 
     def compiled(self, wasm: bytes, code: str | None = None, message: str = "", ms: float = 10.0) -> None:
-        """The compiler ends."""
-        order = self.compiling.pop(digest_of(wasm))
+        """The compiler of a module ends."""
+        self.compiler_ended(digest_of(wasm), code, message, ms)
+
+    def compiler_ended(self, digest: str, code: str | None = None, message: str = "", ms: float = 10.0) -> None:
+        """The same by the digest. The compiler has looked at the hash of what the worker gave it."""
+        order = self.compiling.pop(digest)
+        if digest in self.wasm and digest_of(self.wasm[digest]) != digest:
+            code, message = e.CORRUPT, "The bytes do not have the hash."
         if code is None:
             self.held.add((order.digest, order.compiler))
             self.artifacts(order.compiler)[order.digest] = False
@@ -287,7 +293,7 @@ class Driver:
             self.wasm.pop(action.digest, None)
         elif isinstance(action, a.Compile):
             digest, compiler = action.order.digest, action.order.compiler
-            assert digest not in self.compiling and digest_of(self.wasm[digest]) == digest
+            assert digest not in self.compiling and digest in self.wasm
             assert (digest, compiler) in self.locks and (digest, compiler) not in self.held
             self.compiling[digest] = action.order
             awaited = [order for order in self.compiling.values() if not order.background]
