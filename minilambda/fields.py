@@ -28,6 +28,9 @@ MAX_FILES = 2048
 MAX_COLLECTED = 64
 """Most paths that one job brings back; a folder counts as one."""
 
+MAX_AT_HAND = 32
+"""Most modules that a worker names when it registers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -144,6 +147,17 @@ def paths(count: int) -> Check:
     return Check(f"a list of at most {count} absolute paths, without . and ..", accept)
 
 
+def digests(count: int) -> Check:
+    def accept(value: Any) -> bool:
+        return (
+            type(value) in (list, tuple)
+            and len(value) <= count
+            and all(type(item) is str and _digest(item) is not None for item in value)
+        )
+
+    return Check(f"a list of at most {count} digests", accept)
+
+
 Count = Annotated[int, integer(0, MAX_INT)]
 Attempt = Annotated[int, integer(1, 1_000_000)]
 Millis = Annotated[int, integer(0, 366 * 24 * 3600 * 1000)]
@@ -162,3 +176,4 @@ TextMap = Annotated[dict[str, str], text_map(4096, MAX_FRAME)]
 SizeMap = Annotated[dict[str, int], size_map(8)]
 FileMap = Annotated[dict[str, str], file_map(MAX_FILES)]
 Paths = Annotated[tuple[str, ...], paths(MAX_COLLECTED)]
+Digests = Annotated[tuple[str, ...], digests(MAX_AT_HAND)]

@@ -183,8 +183,8 @@ class World:
         message = Run(request, job, JobSpec(digest_of(wasm), **spec), detach=detach, wasm=wasm, stdin=stdin)
         return self.give(peer, message, principal)
 
-    def worker(self, name: str, slots: int = 1) -> Agent:
-        agent = Agent(self, name, slots)
+    def worker(self, name: str, slots: int = 1, artifacts: tuple[str, ...] = ()) -> Agent:
+        agent = Agent(self, name, slots, artifacts)
         agent.register()
         return agent
 
@@ -195,8 +195,9 @@ class World:
 class Agent:
     """A worker that does what the protocol says, one step at a time."""
 
-    def __init__(self, world: World, name: str, slots: int) -> None:
+    def __init__(self, world: World, name: str, slots: int, artifacts: tuple[str, ...] = ()) -> None:
         self.world, self.name, self.slots = world, name, slots
+        self.artifacts = artifacts  # modules that it says it has
         self.peer = name  # its connection
         self.session = 0
         self.seen = 0
@@ -208,9 +209,8 @@ class Agent:
     ) -> list[Message]:
         self.peer = peer or self.peer
         past = {"ended": self.session, "seen": self.seen}
-        message = Register(
-            self.name, self.name, self.slots, draining=self.draining, held=held, finished=finished, **past
-        )
+        has = {"held": held, "finished": finished, "artifacts": self.artifacts}
+        message = Register(self.name, self.name, self.slots, draining=self.draining, **has, **past)
         answers = self.world.give(self.peer, message)
         if not answers:  # the disk must know the worker first
             self.world.sync()

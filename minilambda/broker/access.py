@@ -34,6 +34,7 @@ class Access:
     def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes], keys: BrokerKeys | None) -> None:
         self._watch = None if keys is None else Watch(keys.authorized)  # of the list of keys
         self._callers = Callers()
+        self.note, self.hang_up = self._callers.note, self._callers.hang_up  # for connections, with keys or without
         self.look_at = 0.0  # when ``look`` has something to do, seconds
         self.refused: dict[str, int] = {}  # who did not get in, counted by kind
         if keys is not None:

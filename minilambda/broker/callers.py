@@ -1,4 +1,4 @@
-"""Whose message this is, and how to cut somebody off, where peers have keys.
+"""Whose message this is, where peers have keys, and how to cut somebody off.
 
 libzmq says with each message whom the gate has let in with its connection, and the connection's descriptor. A
 connection is cut by shutting that down: libzmq then sees the end of it as if the peer had gone.
@@ -38,9 +38,27 @@ class Callers:
         except (zmq.ZMQError, ValueError, TypeError):
             return ""
         known = self._callers.get(descriptor)
-        if known is None or known.connection != connection or known.principal != principal:
+        if known is None or known.connection != connection or known.principal != principal or connection[0]:
             self._callers[descriptor] = _Caller(connection, principal, _inode(descriptor))
         return principal
+
+    def note(self, frame: Any, connection: bytes) -> None:
+        """The same where there are no keys: remember only which descriptor the connection has."""
+        try:
+            descriptor: int = frame.get(zmq.SRCFD)
+        except zmq.ZMQError:
+            return
+        known = self._callers.get(descriptor)
+        # A name that a peer has given itself, unlike any automatic one, may come again with another connection.
+        if known is None or known.connection != connection or connection[0]:
+            self._callers[descriptor] = _Caller(connection, "", _inode(descriptor))
+
+    def hang_up(self, connection: bytes) -> None:
+        """End a connection, by the first frame of its routes, as far as its descriptor is known."""
+        for descriptor, caller in list(self._callers.items()):
+            if caller.connection == connection:
+                _shut(descriptor, caller.inode)
+                del self._callers[descriptor]
 
     def cut(self, principals: Container[str]) -> frozenset[bytes]:
         """End all connections of these principals; returns what their routes begin with."""

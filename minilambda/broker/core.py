@@ -102,6 +102,8 @@ class Core(Answers):
         if type(event) is Rejected:
             self._client_side.reject(event.route, event.error)
         elif type(event) is Unreachable:
+            if event.behind:
+                self.streams.behind(event.route, event.message)
             self._worker_side.unreachable(event.route, event.message, now)
         elif type(event) is Paused:
             self.awake_since = now
@@ -141,6 +143,8 @@ class Core(Answers):
             self.forget(job)
         if self.modules.soonest <= now:
             self.modules.expire(now)
+        if self.scheduler.donors and self.queue.size:
+            self.placement.unstick(now)
         return self._settle(now)
 
     def next_deadline(self) -> float | None:

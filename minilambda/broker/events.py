@@ -40,6 +40,7 @@ class Unreachable:
 
     route: Route
     message: Message
+    behind: bool = False  # the peer may still be there, but too much waits for it already
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,13 +52,16 @@ class JobSide:
             hear(worker, message)  # it keeps the result until the job is claimed
             return
         key = ref[:2]
-        job = worker.jobs.get(key) or worker.leaving.get(key)
+        job = worker.jobs.get(key)
+        leaving = job is None
+        if job is None:
+            job = worker.leaving.get(key)
         if job is None or job.attempt != ref.attempt or (message.withheld and job.sequence == UNSENT):
             core.count("stale_result")
             hear(worker, message)
             core.send(route, Acknowledge(worker.session, ref, stale=not core.answered(ref)))
             return
-        if worker.arrivals and any(item.job is job for item in worker.arrivals.values()):
+        if leaving and any(item.job is job for item in worker.arrivals.values()):
             core.count("stale_result")
             return
         bodies = {"stdout": message.stdout, "stderr": message.stderr, "value": message.value}

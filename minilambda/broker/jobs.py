@@ -97,17 +97,11 @@ class Job:
     waited: float = 0.0  # earlier waits in the queue, seconds
     state: str = "queued"
     attempt: int = 0  # the latest attempt; 0 before the first
-    losses: int = 0  # workers lost with the job
     worker: Worker | None = None  # that has the job now
     holder: str = ""  # id of the worker that may still have the latest attempt
     ran_on: str = ""  # name of the worker of the latest attempt
-    begun: bool = False  # the worker said that the guest has started, so no recall
     recalled: bool = False  # a recall is on its way
-    asked_back: bool = False  # this attempt was recalled, and nobody has said that it was too late
-    cancelling: bool = False  # a cancel was asked for while a worker had the job
-    leaving_since: float = 0.0  # when the result was first heard of, seconds
     waiters: tuple[Waiter, ...] = ()  # one of a connection, oldest first
-    entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
     share: Share | None = None  # its group, while it waits and runs; the queue's own
     charged: float | None = None  # slot time charged for it and not settled, seconds; the queue's own
     sequence: int = 0  # of its dispatch in its worker's session; 0: the worker had it before; UNSENT
@@ -120,14 +114,21 @@ class Job:
     ended_at: float = 0.0  # seconds
     collected: bytes = b""  # once ended
     files: frozenset[str] = frozenset()  # digests of its files in the store, each once
-    content: bytes = b""  # hash of the input, once ended
-    doubtful: bool = False  # sent before, unknown here, may not run twice: it ends if no worker is found to have it
     journaled: bool = False  # it outlives the broker
     saved: int = 0  # number of the write that has its latest record
     called: Called | None = None  # the function that it is a call of
-    followed_to: float = 0.0  # it was followed as often as is fair until then, see ``live.pace``; seconds
     traceparent: str = ""  # of its caller, where traces are kept; "": none
     events: tuple[Any, ...] = ()  # of its story: seconds and name of the first, of the second, and so on
+    # A job of the usual kind comes to its end without a look at these: the others share lines of the caches.
+    losses: int = 0  # workers lost with the job
+    begun: bool = False  # the worker said that the guest has started, so no recall
+    asked_back: bool = False  # this attempt was recalled, and nobody has said that it was too late
+    cancelling: bool = False  # a cancel was asked for while a worker had the job
+    leaving_since: float = 0.0  # when the result was first heard of, seconds
+    entry: tuple[Any, ...] | None = None  # the job's place in the queue; the queue's own
+    content: bytes = b""  # hash of the input, once ended
+    doubtful: bool = False  # sent before, unknown here, may not run twice: it ends if no worker is found to have it
+    followed_to: float = 0.0  # it was followed as often as is fair until then, see ``live.pace``; seconds
 
     @property
     def ref(self) -> JobRef:

@@ -1,34 +1,64 @@
-"""What the broker's shell has not been able to send yet, bounded for each connection.
+"""What the broker has sent and its peers have not taken yet, bounded for each connection and for all together.
 
-A peer that stops reading costs the broker a bounded amount of memory and nobody else any time: what is beyond the
-bounds is dropped and reported, and the peer asks again.
+A peer that stops reading costs the broker a bounded amount of memory and nobody else any time. The transport queues
+what a peer does not take, and says of a message that is *watched* when it has gone out; all before it has gone then
+too. So of small messages each is watched that comes after ``MARK`` bytes, and large ones are. What would be beyond the
+bounds waits here. When too much waits, the last message is dropped of the one for whom most waits, of those who take
+nothing before all others; it is reported, so that its peer can be told to ask again. And
+while much is on its way, a peer that takes nothing for a while is hung up on, since only that gives back what the
+transport holds: so no crowd of them keeps the room from those who read.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from minilambda.broker.events import Route, Unreachable
-from minilambda.messages import Message
+from minilambda.messages import Message, Reply
 
-LARGE = 64 * 1024
-"""From this size on a message is counted until the transport is done with it, bytes."""
+MARK = 96 * 1024
+"""So much of one connection is with the transport unwatched, at most, bytes."""
 
-MAX_FLYING = 64 * 1024 * 1024
+SMALL = 512
+"""Smaller messages don't count: the transport takes a thousand for a connection, and to watch some would cost all."""
+
+OVERHEAD, QUEUED = 256, 1024
+"""What a message takes beside its content, about, and what more while it waits here, bytes."""
+
+MAX_UNWATCHED = 4096
+"""Connections whose unwatched bytes are remembered, at most; the oldest makes room."""
+
+MAX_FLYING = 4 * 1024 * 1024
 """Once so much of one connection is with the transport, its messages wait here, bytes."""
 
-MAX_ALL_FLYING = 512 * 1024 * 1024
-"""Once so much of all connections is with the transport, those wait of whom ``SHARE`` is, bytes."""
+MAX_ALL_FLYING = 32 * 1024 * 1024
+"""Once so much of all connections is with the transport, all wait that have their ``SHARE``, bytes."""
 
-SHARE = 1024 * 1024
-"""What is with the transport of one connection in spite of all the others, bytes, and one message more."""
+SHARE = 160 * 1024
+"""What may be with the transport of one connection in spite of all the others, bytes."""
 
-MAX_WAITING = 64
+MAX_WAITING = 256
 """Messages of one connection that wait here, at most."""
+
+MAX_ALL_WAITING = 32 * 1024 * 1024
+"""What waits here for all connections, bytes: once it is more, the messages go for which there is no room."""
+
+CROWDED = 8 * 1024 * 1024
+"""While so much is with the transport, or waits here, those are hung up on that take nothing, bytes."""
+
+PATIENCE, HURRY = 10.0, 2.5
+"""... for so long, and where there is no room for others any more for so long, seconds."""
+
+STUCK = 0.5
+"""Who has taken nothing for so long loses messages before those who take some, seconds."""
+
+LONGEST_STEP = 0.1
+"""More does not count of the time between two looks, seconds: nobody is to blame when the broker stood still."""
 
 
 class Outcome(Enum):
@@ -45,35 +75,73 @@ SENT, FULL, GONE = Outcome
 class Flight(Protocol):
     """A message that the transport has not necessarily sent yet."""
 
-    @property
-    def done(self) -> bool: ...
+    left: int  # so much of it had not gone out when ``look`` was called last, bytes
+
+    def look(self) -> int:
+        """See how much has not gone out yet, bytes."""
 
 
 Put = Callable[[list[bytes], bool], "tuple[Outcome, Flight | None]"]
-"""Tries to send frames without blocking; with True, also says later when they are gone."""
+"""Tries to send frames without blocking; with True, also says later how much of them is gone."""
+
+Item = tuple[Route, Message, list[bytes], int]
+"""A message that waits, with its frames and their bytes."""
 
 
 @dataclass(slots=True)
 class _Connection:
-    waiting: deque[tuple[Route, Message, list[bytes], int]] = field(default_factory=deque)  # with bytes, in order
-    flying: deque[tuple[Flight, int]] = field(default_factory=deque)  # large messages on their way, with bytes
+    moved_at: float  # when it took something last, or began to be waited for, seconds
+    full: bool = False  # the transport took nothing more for it at the last try
+    waiting: deque[Item] = field(default_factory=deque)  # in order
+    waits: int = 0  # of what waits, bytes
+    flying: deque[tuple[Flight, int]] = field(default_factory=deque)  # with the bytes before it that were not watched
     bytes: int = 0  # of what is flying
 
-    def land(self) -> int:
-        """Forget what the transport is done with; tells how much that was, bytes."""
+    @property
+    def owes(self) -> bool:
+        """It is the peer's turn to take something."""
+        return self.full or bool(self.flying)
+
+    def land(self, now: float) -> int:
+        """See what has gone out; tells how much that was, bytes."""
         before = self.bytes
-        while self.flying and self.flying[0][0].done:
-            self.bytes -= self.flying.popleft()[1]
+        while self.flying:
+            flight, ahead = self.flying[0]
+            was = flight.left
+            left = flight.look()
+            if left == was:
+                break
+            self.bytes -= was - left + ahead
+            self.flying[0] = flight, 0
+            if left:
+                break
+            self.flying.popleft()
+        if self.bytes < before:
+            self.moved_at = now
         return before - self.bytes
+
+
+def _without_rows(message: Message) -> Message:
+    """What is to be known of a message that gets lost: a list has its rows in its frames too, in much less room."""
+    if not isinstance(message, Reply):
+        return message
+    rows: dict[str, Any] = {each.name: () for each in fields(message) if type(getattr(message, each.name)) is tuple}
+    return replace(message, **rows) if rows else message
 
 
 class Outbox:
     """Sends what can be sent, keeps a little of what can't, and says what was dropped."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, put: Put, hang_up: Callable[[bytes], object] = lambda connection: None) -> None:
+        """``hang_up`` ends a connection, by the first frame of its routes, as far as that is possible."""
         self._put = put
+        self._hang_up = hang_up
         self._connections: dict[bytes, _Connection] = {}  # those with something waiting or flying
+        self._unwatched: dict[bytes, int] = {}  # by connection: bytes since the last message that was watched
         self._flying = 0  # of all connections, bytes
+        self._waits = 0  # likewise
+        self._clock = 0.0  # passes while something waits or flies, but not while the broker stands still, seconds
+        self._looked_at = 0.0  # monotonic, seconds
         self.waiting = False  # whether ``flush`` has anything to do
         self.lost: list[Unreachable] = []  # what could not be sent, until ``dropped`` is asked
         self.counting = False  # whether somebody wants to know the next two
@@ -86,29 +154,51 @@ class Outbox:
         if self.counting:
             self.messages += 1
             self.bytes += size
+        key = route[0]
         frames = [*route, *frames]
-        connection = self._connections.get(route[0]) if self.waiting else None
-        if connection is None:
-            if size < LARGE:
+        connection = self._connections.get(key) if self.waiting else None
+        # Most connections have nothing waiting. Then a small message takes no look at what has landed meanwhile.
+        if connection is None or (not connection.waiting and connection.bytes < SHARE):
+            sum_ = 0 if size < SMALL else self._unwatched.get(key, 0) + size + OVERHEAD
+            if sum_ < MARK:
                 put = self._put
                 outcome = put(frames, False)[0]
                 if outcome is SENT:
+                    if sum_:
+                        self._unwatched[key] = sum_
+                        if len(self._unwatched) > MAX_UNWATCHED:
+                            del self._unwatched[next(iter(self._unwatched))]
                     return
                 if outcome is GONE:
+                    self._unwatched.pop(key, None)
                     self.lost.append(Unreachable(route, message))
                     return
-            connection = self._connections[route[0]] = _Connection()
-            self.waiting = True
+            if connection is None:
+                connection = self._connections[key] = _Connection(self._clock)
+                self.waiting = True
         if len(connection.waiting) >= MAX_WAITING:
-            self.lost.append(Unreachable(route, message))
+            self.lost.append(Unreachable(route, message, behind=True))
             return
-        connection.waiting.append((route, message, frames, size))
-        self._advance(route[0], connection)
+        size += OVERHEAD + QUEUED
+        connection.waiting.append((route, _without_rows(message), frames, size))
+        connection.waits += size
+        self._waits += size
+        self._advance(key, connection)
+        while self._waits > MAX_ALL_WAITING and self._shed():
+            pass
 
     def flush(self) -> None:
-        """Try again what waits."""
-        for key, connection in list(self._connections.items()):
+        """Try again what waits, those first who are owed least, and hang up on who has taken nothing for too long."""
+        now = time.monotonic()
+        self._clock += min(now - self._looked_at, LONGEST_STEP)
+        self._looked_at = now
+        for connection in self._connections.values():
+            self._flying -= connection.land(self._clock)
+        for key, connection in sorted(self._connections.items(), key=lambda item: item[1].bytes + item[1].waits):
             self._advance(key, connection)
+        if self._flying >= CROWDED or self._waits >= CROWDED:
+            crammed = self._flying >= MAX_ALL_FLYING or self._waits >= MAX_ALL_WAITING // 2
+            self._end_longest(HURRY if crammed else PATIENCE)
 
     def dropped(self) -> list[Unreachable]:
         """What could not be sent since this was asked last."""
@@ -116,19 +206,62 @@ class Outbox:
         return dropped
 
     def _advance(self, key: bytes, connection: _Connection) -> None:
-        self._flying -= connection.land()
-        while connection.waiting and connection.bytes < (MAX_FLYING if self._flying < MAX_ALL_FLYING else SHARE):
+        """Send of what waits for a connection what may be sent."""
+        self._flying -= connection.land(self._clock)
+        while connection.waiting and self._may_fly(connection, connection.waiting[0][3]):
             route, message, frames, size = connection.waiting[0]
-            outcome, flight = self._put(frames, size >= LARGE)
+            sum_ = self._unwatched.get(key, 0) + size
+            outcome, flight = self._put(frames, sum_ >= MARK)
             if outcome is FULL:
+                if not connection.full and not connection.flying:
+                    connection.moved_at = self._clock
+                connection.full = True
                 break
-            connection.waiting.popleft()
+            connection.full = False
+            self._take(connection, connection.waiting.popleft())
             if outcome is GONE:
                 self.lost.append(Unreachable(route, message))
-            elif flight is not None:
-                connection.flying.append((flight, size))
-                connection.bytes += size
-                self._flying += size
+            elif flight is None:
+                self._unwatched[key] = sum_
+            else:
+                if not connection.flying:
+                    connection.moved_at = self._clock
+                self._unwatched.pop(key, None)
+                connection.flying.append((flight, sum_ - flight.left))
+                connection.bytes += sum_
+                self._flying += sum_
         if not connection.waiting and not connection.flying:
             del self._connections[key]
             self.waiting = bool(self._connections)
+
+    def _may_fly(self, connection: _Connection, size: int) -> bool:
+        if self._flying < MAX_ALL_FLYING:
+            return connection.bytes < MAX_FLYING
+        return connection.bytes + size <= SHARE
+
+    def _take(self, connection: _Connection, item: Item) -> None:
+        """A message waits no more."""
+        connection.waits -= item[3]
+        self._waits -= item[3]
+
+    def _shed(self) -> bool:
+        """Drop the last message of the one that should have it least, unless it is the only one that waits at all."""
+        before = self._clock - STUCK
+        waiting = [each for each in self._connections.values() if each.waiting]
+        most = max(waiting, key=lambda each: (each.owes and each.moved_at < before, each.waits))
+        if len(most.waiting) == 1 and most.waits == self._waits:
+            return False
+        item = most.waiting.pop()
+        self._take(most, item)
+        self.lost.append(Unreachable(item[0], item[1], behind=True))
+        return True
+
+    def _end_longest(self, patience: float) -> None:
+        """Hang up on the peer that has not taken what is on its way for the longest time, if that is too long."""
+        stuck = [(each.moved_at, key) for key, each in self._connections.items() if each.owes]
+        if not stuck:
+            return
+        since, key = min(stuck)
+        if self._clock - since >= patience:
+            self._connections[key].moved_at = self._clock  # if that changes nothing, the others have their turn
+            self._hang_up(key)

@@ -9,6 +9,7 @@ from minilambda.broker.events import ModuleSlice
 from minilambda.broker.forecast import UNKNOWN
 from minilambda.broker.jobs import UNSENT, Job, ref_of
 from minilambda.broker.registry import Worker
+from minilambda.broker.scheduler import STUCK
 from minilambda.fields import MAX_FRAME
 from minilambda.messages import Acknowledge, Dispatch, JobRef, Recall, RegisterAgain
 
@@ -45,15 +46,30 @@ class Placement:
             surplus = scheduler.surplus(now, core.settings.recall_after)
             if surplus is None or surplus.worker is None:
                 break
-            surplus.recalled = surplus.asked_back = True
-            core.recalls += 1
-            core.tell(surplus.worker, Recall(surplus.worker.session, surplus.ref), surplus)
+            self._recall(surplus, surplus.worker)
+
+    def unstick(self, now: float) -> None:
+        """Ask for those jobs back that have waited at their workers for too long while others wait here.
+
+        Each slot that becomes free goes to one of these, so that none is ever free for one that waits elsewhere.
+        """
+        while (job := self._core.scheduler.stuck(now)) is not None and job.worker is not None:
+            self._recall(job, job.worker)
 
     def recall_at(self) -> float:
-        """When ``place`` may ask for a job back, seconds; ``inf`` when there is none."""
+        """When ``place`` or ``unstick`` may ask for a job back, seconds; ``inf`` when there is none."""
         core = self._core
-        since = core.scheduler.surplus_at() if core.scheduler.free_slots > core.recalls else None
-        return inf if since is None else since + core.settings.recall_after
+        since = core.scheduler.surplus_at()
+        if since is None:
+            return inf
+        if core.scheduler.free_slots > core.recalls:
+            return since + core.settings.recall_after
+        return since + STUCK if core.queue.size else inf
+
+    def _recall(self, job: Job, worker: Worker) -> None:
+        job.recalled = job.asked_back = True
+        self._core.recalls += 1
+        self._core.tell(worker, Recall(worker.session, job.ref), job)
 
     def dispatch(self, job: Job, worker: Worker, now: float) -> None:
         """A job that is in the state queued, and not in the queue any more, goes to a worker."""
@@ -76,7 +92,7 @@ class Placement:
         spec, inline = job.spec, core.settings.inline_bytes
         size = core.modules.size(spec.module)
         part = None
-        if size <= inline and not core.scheduler.is_warm(worker, spec.module):
+        if size <= inline and not (core.scheduler.is_warm(worker, spec.module) or spec.module in worker.artifacts):
             part = ModuleSlice("wasm", spec.module, 0, size)
         stdin, values = job.stdin, job.values
         withheld: dict[str, int] = {}
@@ -107,14 +123,11 @@ class Placement:
             return
         if not settled:
             worker.settled_at = now
-        settled.append(ref_of(job))
+        worker.settled = (*settled, ref_of(job))
 
     def take_settled(self, worker: Worker) -> tuple[JobRef, ...]:
         """The results that the worker may forget; it will be told."""
-        if not worker.settled:
-            return ()
-        settled = tuple(worker.settled)
-        worker.settled.clear()
+        settled, worker.settled = worker.settled, ()
         return settled
 
     def acknowledge(self, worker: Worker) -> None:

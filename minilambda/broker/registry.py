@@ -41,7 +41,7 @@ class Worker:
     done: int = 0  # jobs ended, earlier sessions included
     jobs: dict[JobKey, Job] = field(default_factory=dict)  # dispatched and unfinished, in order of dispatch
     arrivals: dict[str, Arrival] = field(default_factory=dict)  # results on their way, by handle of each missing body
-    settled: list[JobRef] = field(default_factory=list)  # results that are safe, of which it has not been told
+    settled: tuple[JobRef, ...] = ()  # results that are safe, of which it has not been told
     settled_at: float = 0.0  # when the first of these ended, seconds
     expected: int = 0  # how long all of ``jobs`` will keep a slot together, microseconds
     load: int = 0  # jobs that it has or is about to get; the scheduler's own
@@ -49,6 +49,7 @@ class Worker:
     free: int = 0  # slots counted as free; the scheduler's own
     place: float | None = None  # bucket that it belongs into, load relative to slots; the scheduler's own
     bucket: float | None = None  # bucket that it is in; the scheduler's own
+    stuck: bool = False  # what waits there waits too long, so it gets no more than its slots take; the scheduler's own
     # The fields above are together because each job needs them: they share lines of the processor's caches.
     registered_at: float = 0.0  # when it last asked for this session, seconds
     waits_since: float = 0.0  # when the last job that must wait for a slot was given to it, seconds
@@ -56,6 +57,7 @@ class Worker:
     walls: str = ""  # around its guests, in a few words; "": it said nothing
     leaving: dict[JobKey, Job] = field(default_factory=dict)  # finished there, the result on its way
     warm: dict[str, None] = field(default_factory=dict)  # digests of modules that it got, oldest first
+    artifacts: tuple[str, ...] = ()  # modules that it had when it registered, by its word, and need not be sent
 
     @property
     def state(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from math import inf
 
 from minilambda.broker.jobs import KEEP_INPUT, InvariantError, Job, JobKey
@@ -66,12 +66,17 @@ class Forgotten:
     """Ids of jobs whose results were kept for their time, the latest ones."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[JobKey, None] = OrderedDict()
+        self._keys: set[JobKey] = set()
+        self._order: deque[JobKey] = deque()  # the same, the latest last
 
     def __contains__(self, key: JobKey) -> bool:
         return key in self._keys
 
     def add(self, key: JobKey) -> None:
-        self._keys[key] = None
-        if len(self._keys) > MAX_FORGOTTEN:
-            self._keys.popitem(last=False)
+        keys = self._keys
+        if key in keys:
+            return
+        keys.add(key)
+        self._order.append(key)
+        if len(keys) > MAX_FORGOTTEN:
+            keys.remove(self._order.popleft())

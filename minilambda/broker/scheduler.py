@@ -1,7 +1,7 @@
 """Which worker gets the next job, and which waiting job another worker should have instead.
 
 Workers that have room are kept in buckets by load relative to slots; a decision takes the lowest bucket, looks for
-a worker there that knows the module, and else takes the one that has been there longest. No step looks at all
+a worker there that knows the module, and else takes the one whose turn it is (``bucket``). No step looks at all
 workers or all jobs.
 
 A worker is put into its bucket when the next decision is made, not before: mostly a job has ended and another has come
@@ -14,6 +14,7 @@ import heapq
 from collections import OrderedDict
 from itertools import islice
 
+from minilambda.broker.bucket import Bucket
 from minilambda.broker.forecast import Forecast
 from minilambda.broker.jobs import InvariantError, Job
 from minilambda.broker.registry import Worker
@@ -30,6 +31,10 @@ MAX_STRAYED = 16
 MOST = 32
 """Jobs that a worker may hold for each of its slots, at most, however short they are."""
 
+STUCK = 0.5
+"""A job that waits behind busy slots for so long was given to its worker by mistake, seconds: one that runs there takes
+longer than was thought, or nothing was known of it."""
+
 _Workers = OrderedDict[Worker, None]
 
 
@@ -41,7 +46,7 @@ class Scheduler:
         # A worker may hold more jobs while all that it has will be done after so long, microseconds of a slot
         self._in_hand = int(prefetch_time * 1e6) if prefetch else 0
         self.forecast = Forecast()
-        self._buckets: dict[float, _Workers] = {}  # load relative to slots to the workers that have room
+        self._buckets: dict[float, Bucket] = {}  # load relative to slots to the workers that have room
         self._order: list[float] = []  # heap of the keys of ``_buckets``, each once
         self._warm: dict[str, _Workers] = {}  # digest to workers that got the module in their session
         self.donors: _Workers = OrderedDict()  # workers with more jobs than slots, by their last dispatch
@@ -64,6 +69,9 @@ class Scheduler:
         if worker.reachable and not worker.draining and not worker.doubted:
             if load < slots:
                 free, place = slots - load, load / slots
+                worker.stuck = False
+            elif worker.stuck:
+                pass
             elif load < slots + self._prefetch or (worker.expected < slots * self._in_hand and load < slots * MOST):
                 place = load / slots
             if not worker.takes:
@@ -108,18 +116,19 @@ class Scheduler:
         if self._strayed:
             self._arrange()
         bucket = self._lowest()
-        first, warm = next(iter(bucket)), self._warm.get(digest)
+        turns, warm = bucket.recent or bucket.turns(), self._warm.get(digest)
+        first, few = next(iter(turns)), not bucket.others
         if not warm:
             return first
-        if len(warm) > PROBES or len(bucket) <= PROBES:  # else the module's own list says it all
-            if first in warm:  # which leaves alone what only the worker has: it is not in the processor's caches
-                return first
-            for worker in islice(bucket, PROBES):
+        if few or len(warm) > PROBES:  # else the module's own list says it all
+            for worker in turns:
                 if worker in warm:
                     return worker
-        for worker in islice(warm, PROBES):
-            if worker.place == first.place:
-                return worker
+        if not few:
+            for worker in tuple(islice(warm, PROBES)):
+                warm.move_to_end(worker)  # the next decision asks others
+                if worker.place == first.place:
+                    return worker
         return first
 
     def sent(self, worker: Worker, digest: str, now: float) -> None:
@@ -131,9 +140,7 @@ class Scheduler:
         warm = self._warm.get(digest)
         if warm is None:
             warm = self._warm[digest] = OrderedDict()
-        if worker in warm:
-            warm.move_to_end(worker)
-        else:
+        if worker not in warm:
             warm[worker] = None
             worker.warm[digest] = None
             if len(worker.warm) > WARM_MODULES:
@@ -170,39 +177,49 @@ class Scheduler:
             del self.donors[worker]
         return None
 
+    def stuck(self, now: float) -> Job | None:
+        """An unstarted job that has waited for too long. Its worker gets no more of that kind until a slot is free."""
+        job = self.surplus(now, STUCK)
+        if job is not None and (worker := job.worker) is not None:
+            worker.stuck = True
+            self.update(worker)
+        return job
+
     def _arrange(self) -> None:
         """Put the workers where they belong, behind those that have been there."""
         for worker in self._strayed:
             if worker.bucket != worker.place:
                 self._move(worker)
             elif worker.place is not None:
-                self._buckets[worker.place].move_to_end(worker)
+                bucket = self._buckets[worker.place]
+                bucket.remove(worker)
+                bucket.add(worker)
         self._strayed.clear()
 
     def _move(self, worker: Worker) -> None:
         """Put a worker into the bucket of its place."""
         if worker.bucket is not None:
             bucket = self._buckets[worker.bucket]
-            del bucket[worker]
-            if not bucket:
+            bucket.remove(worker)
+            if not (bucket.recent or bucket.others):
                 self._filled -= 1
         place = worker.bucket = worker.place
         if place is not None:
             target = self._buckets.get(place)
             if target is None:
-                target = self._buckets[place] = OrderedDict()
+                target = self._buckets[place] = Bucket()
                 heapq.heappush(self._order, place)
-            if not target:
+            if not (target.recent or target.others):
                 self._filled += 1
-            target[worker] = None
+            target.add(worker)
         if len(self._order) > 2 * self._filled + 64:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket}
             self._order = sorted(self._buckets)
 
-    def _lowest(self) -> _Workers:
+    def _lowest(self) -> Bucket:
         while self._order:
             bucket = self._buckets[self._order[0]]
-            if bucket:
+            if bucket.recent or bucket.others:
                 return bucket
             del self._buckets[heapq.heappop(self._order)]
         raise InvariantError("no worker has room")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +27,9 @@ from minilambda.broker.events import (
     Send,
     StoreAction,
 )
-from minilambda.broker.exposure import check_open, is_local
 from minilambda.broker.outbox import Outbox
 from minilambda.broker.storage import Storage
-from minilambda.broker.telemetry import Telemetry, Traffic, Wanted
+from minilambda.broker.telemetry import Telemetry, Traffic
 from minilambda.broker.transport import WAKING, Transport
 from minilambda.errors import BadRequest, Busy, MinilambdaError
 from minilambda.messages import (
@@ -55,11 +52,16 @@ from minilambda.messages import (
     Written,
 )
 from minilambda.settings import BrokerSettings
-from minilambda.sockets import allow_connections, warn_of_old_libzmq
 from minilambda.wire import Malformed, by_name, decode, encode, prepare, split_envelope
 
 BATCH = 256
 """Messages that go before what has become due, at most: they may tell why it need not be done."""
+
+MANY = 8
+"""With so many unfinished jobs, messages are handled several at a time."""
+
+AT_ONCE = 16
+"""So many of them at most."""
 
 MAX_SLEEP = 1.0
 """The loop looks around at least so often, and at least twice in a heartbeat, seconds."""
@@ -74,42 +76,6 @@ ACCEPTED = by_name(CLIENT_MESSAGES + WORKER_MESSAGES)
 prepare(REPLIES + BROKER_MESSAGES)
 
 log = logging.getLogger(__name__)
-
-
-def run_broker(
-    settings: BrokerSettings,
-    endpoint: str,
-    on_bound: Callable[[str], None] | None = None,
-    insecure: bool = False,
-    state_dir: Path | None = None,
-    keys: BrokerKeys | None = None,
-    wanted: Wanted | None = None,
-) -> int:
-    """Run a broker until SIGTERM or SIGINT; returns the exit status.
-
-    ``endpoint`` is as ``notation.endpoint`` gives it; ``on_bound`` gets the one that is really bound. Without keys
-    anyone who reaches the socket can run code, so an address beyond this machine needs ``insecure=True``.
-    ``state_dir`` has what outlives the broker; without it nothing does. With ``keys`` only those talk that are
-    authorized. ``wanted`` is what those get who watch over it. Raises ``BadSetting`` when an address may not or can't
-    be bound, or the list of keys can't be used, ``JournalRefused`` when the directory can't be used, ``MissingExtra``.
-    """
-    if keys is None and not is_local(endpoint):
-        check_open(endpoint, insecure)
-    warn_of_old_libzmq()
-    allow_connections()
-    server = Server(settings, endpoint, state_dir, keys)
-    # Jobs are many, long-lived and free of cycles: looking through them all would only make somebody wait.
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
-    try:
-        server.telemetry = Telemetry(wanted or Wanted(), server.core, server.traffic)
-        if on_bound is not None:
-            on_bound(server.endpoint)
-        server.telemetry.start()
-        server.serve()
-    finally:
-        server.close()
-    return 0
 
 
 class Server:
@@ -129,8 +95,9 @@ class Server:
         self._settings = settings
         self._max_sleep = min(MAX_SLEEP, settings.heartbeat / 2)
         self._transport = Transport()
-        self._outbox = Outbox(self._transport.put)
+        self._outbox = Outbox(self._transport.put, self._transport.hang_up)
         self._stopping = False
+        self._held: list[tuple[Route, Message, list[bytes]]] | None = None  # to be sent soon; None: send at once
         self._late = 0  # messages that went before what is due
         self.telemetry: Telemetry | None = None  # hears of jobs that have ended
         try:
@@ -201,7 +168,10 @@ class Server:
                 # The process stood still (or the machine slept): the workers' messages are still on their way in.
                 self._handle(Paused(), now)
             if received is not None:
-                self._take(received[0], received[1], now)
+                if core.unfinished >= MANY:
+                    self._take_several(received, now)
+                else:
+                    self._take(*received, now)
             if outbox.waiting and now - flushed >= FLUSH_EVERY / 4:
                 outbox.flush()
                 flushed = now
@@ -220,6 +190,22 @@ class Server:
             return False
         self._late = 0
         return True
+
+    def _take_several(self, received: tuple[bytes, list[bytes]] | None, now: float) -> None:
+        """Handle a message and those behind it that are there, and only then send what follows from them all.
+
+        To send one wakes a thread of libzmq, which takes the processor: better once for all.
+        """
+        held = self._held = []
+        left = AT_ONCE
+        while received is not None:
+            self._take(*received, now)
+            left -= 1
+            received, now = self._transport.receive_now() if left else None, time.monotonic()
+        self._late += AT_ONCE - left
+        self._held = None
+        for each in held:
+            self._outbox.send(*each)
 
     def _take(self, connection: bytes, frames: list[bytes], now: float) -> None:
         """Handle a message."""
@@ -294,7 +280,10 @@ class Server:
         for action in actions:
             if type(action) is Send:
                 message = action.message if action.part is None else self._fill(action.message, action.part)
-                self._outbox.send(action.route, message, encode(message))
+                if self._held is None:
+                    self._outbox.send(action.route, message, encode(message))
+                else:
+                    self._held.append((action.route, message, encode(message)))
             elif type(action) is not Account:
                 self._storage.do(cast("StoreAction | Persist", action))
             elif self.telemetry is not None:

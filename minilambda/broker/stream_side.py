@@ -24,6 +24,7 @@ from minilambda.messages import (
     Input,
     Message,
     Output,
+    Refused,
     Reply,
     Unfollow,
     Unwatch,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024
 """Output in one message, at most, bytes."""
+
+BEHIND = "Too much waits to be read by this connection, or by all; ask again later."
 
 FindJob = Callable[[str, str, str], Job]
 FindWorker = Callable[[Route, Any, float], "Worker | None"]
@@ -217,6 +220,15 @@ class StreamSide:
         for connection in connections:
             for follower in self._live.of_connection(connection):
                 self._leave(follower)
+
+    def behind(self, route: Route, message: Message) -> None:
+        """A message was dropped, as too much waits for its peer. It is told so in a few bytes, and may ask again."""
+        if type(message) is Refused or not isinstance(message, Reply):
+            return
+        for follower in self._live.of_connection(route[0]):
+            self._dismiss(follower, Busy(BEHIND))
+        if type(message) is not Output:
+            self._core.refuse(route, message, Busy(BEHIND))
 
     def unreachable(self, route: Route, message: Message) -> None:
         """A message could not be sent. A client that is still there follows again, and sends its input again."""

@@ -19,6 +19,7 @@ import zmq
 
 from minilambda.broker.access import Access, BrokerKeys
 from minilambda.broker.outbox import Flight, Outcome
+from minilambda.broker.watched import Watched
 from minilambda.keys import LOCAL
 from minilambda.notation import BadSetting
 from minilambda.sockets import common_options, seed_libzmq
@@ -47,6 +48,7 @@ class Transport:
         self._path: Path | None = None  # of the socket that is bound, with ipc://
         self._access: Access | None = None
         self._who: Callable[[zmq.Frame, bytes], str] | None = None  # tells the sender of a frame; None: no keys
+        self._note: Callable[[zmq.Frame, bytes], None] = lambda frame, connection: None  # remembers whose a frame is
         self.sender = LOCAL  # principal that sent the message received last; "" for nobody who is known
         self.counting = False  # whether somebody wants to know the next two
         self.messages = 0  # received so far
@@ -66,6 +68,7 @@ class Transport:
         """Let in only those with keys, or anybody. Comes before ``bind``. Raises ``BadKey`` for a bad list of keys."""
         self._access = Access(self._context, self._socket, keys)
         self._who = None if keys is None else self._access.who
+        self._note = self._access.note
         return self._access
 
     def bind(self, endpoint: str) -> str:
@@ -106,9 +109,16 @@ class Transport:
         patience = patience if patience > SHORTEST else SHORTEST
         if not self._timeout <= patience < 4 * self._timeout:
             self._set_timeout(patience)
+        return self._receive(0)
+
+    def receive_now(self) -> tuple[bytes, list[bytes]] | None:
+        """The next message if it is there already, as ``receive`` gives it."""
+        return self._receive(NOW)
+
+    def _receive(self, flags: int) -> tuple[bytes, list[bytes]] | None:
         recv = self._recv  # a function in an attribute is slow to call as one: it is looked for among the methods first
         try:
-            connection: bytes = recv()
+            connection: bytes = recv(flags)
         except zmq.Again:
             return None
         frames: list[bytes] = []
@@ -122,6 +132,8 @@ class Transport:
             self.bytes += sum(map(len, frames))
         if self._who is not None:
             self.sender = self._who(frame, connection)
+        else:
+            self._note(frame, connection)
         return connection, frames
 
     def _set_timeout(self, patience: float) -> None:
@@ -152,7 +164,7 @@ class Transport:
         """Try to send a message without waiting; see ``outbox.Put``."""
         try:
             if track:
-                return Outcome.SENT, self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False, track=True)
+                return Outcome.SENT, Watched(self._socket, frames)
             send = self._send
             for frame in frames[:-1]:
                 send(frame, MORE)
@@ -164,6 +176,11 @@ class Transport:
                 log.warning("a message could not be sent: %s", error)
             return _GONE
         return _SENT
+
+    def hang_up(self, connection: bytes) -> None:
+        """End a connection, by its name, and give back what waits for it. The peer may connect anew."""
+        if self._access is not None:
+            self._access.hang_up(connection)
 
 
 def _remove_stale(path: str) -> None:

@@ -42,7 +42,7 @@ def final_result(job: Job, result: Result, now: float) -> Result:
     usage = result.usage
     state, error = result.state, result.error
     if state == "completed" and error is None:
-        pass
+        state = "completed"  # the same text for all results that are kept
     elif state not in TERMINAL or error is None:
         state, error = "failed", ErrorInfo("internal", "The worker sent a result without a proper end.")
     elif state == "completed":

@@ -87,6 +87,7 @@ class WorkerSide:
             moved_at=now,
             registered_at=now,
             walls=message.walls,
+            artifacts=message.artifacts,
             done=old.done if old is not None else 0,
         )
         core.workers.add(worker, principal)

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keys = keyring.broker_keys(found)
         memory = found.size("--memory-limit", 0)
         metrics, otlp = found.get("--metrics", metrics_address, None), found.text("--otlp", "")
-        from minilambda.broker.server import run_broker  # noqa: PLC0415 - only once the options are right
+        from minilambda.broker.run import run_broker  # noqa: PLC0415 - only once the options are right
         from minilambda.broker.telemetry import Wanted  # noqa: PLC0415
 
         wanted = Wanted(metrics, _say_metrics, otlp)

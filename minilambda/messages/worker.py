@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from minilambda.fields import Count, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
+from minilambda.fields import Count, Digests, Flag, Handle, JobId, Label, Millis, Size, SizeMap, integer
 from minilambda.messages.parts import Body, FromBroker, FromWorker, JobRef, JobSpec, Message, Refs, Result
 from minilambda.messages.relay import TO_BROKER, TO_WORKER
 
@@ -29,6 +29,7 @@ class Register(Message):
     seen: Count = 0  # sequence number of the last dispatch that arrived in it
     held: Refs = ()  # jobs that it has and has not finished
     finished: Refs = ()  # jobs whose results it still keeps
+    artifacts: Digests = ()  # modules whose artifacts it has open: their bytes need not ride along
 
 
 @dataclass(slots=True, unsafe_hash=True)

@@ -62,6 +62,10 @@ class Execution:
             module = Module(each.digest, UNKNOWN, "ready", hand=each.compiler, component=each.component)
             self.modules.by_digest[each.digest] = module
 
+    def at_hand(self) -> tuple[str, ...]:
+        """The modules of which there is an artifact, the one that was used last at the end."""
+        return tuple(digest for digest, module in self.modules.by_digest.items() if module.hand)
+
     def accept(self, message: Dispatch, now: float) -> None:
         """A new job."""
         ref, spec = message.ref, message.spec

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minilambda import messages as m
-from minilambda.fields import MAX_FRAME
+from minilambda.fields import MAX_AT_HAND, MAX_FRAME
 from minilambda.settings import WorkerSettings
 from minilambda.worker import actions as a
 from minilambda.worker import results
@@ -70,6 +70,7 @@ class Words:
             seen=self._link.ended[1],
             held=tuple(self._execution.jobs)[:LISTED],
             finished=tuple(self._finished.listed())[:LISTED],
+            artifacts=self._execution.at_hand()[-MAX_AT_HAND:],
         )
         self._send(about)
         self._link.registering(about.held, now)

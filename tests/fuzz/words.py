@@ -7,7 +7,7 @@ from typing import Any
 
 from minilambda.worker import codec
 from minilambda.worker.channel import ChannelError
-from minilambda.worker.events import CompileFinished, RunnerFinished, RunnerReady
+from minilambda.worker.events import CORRUPT, CompileFinished, RunnerFinished, RunnerReady
 from minilambda.worker.handles import CompilerHandle, RunnerHandle
 from tests.fuzz.mutation import Mutator
 from tests.integration.agents import ORDER, compile_order, memfd
@@ -23,6 +23,7 @@ WORDS: list[tuple[Any, ...]] = [
     ("compiled", False, 4, 1.0),
     ("invalid", "It does not compile."),
     ("limit", "It took too much."),
+    ("corrupt",),
 ]
 
 
@@ -68,7 +69,7 @@ def check(event: RunnerFinished) -> None:
 def compiling() -> CompilerHandle:
     """A compiler that has its order."""
     handle, wasm = CompilerHandle(1), memfd(b"")
-    handle.give(compile_order("x"), wasm)
+    handle.give(compile_order(b""), wasm)
     os.close(wasm)
     return handle
 
@@ -80,7 +81,7 @@ def compiler_hears(mutator: Mutator, compiler: CompilerHandle) -> None:
     compiler.far_end.send(said)
     for event in compiler.hear():
         assert isinstance(event, CompileFinished)
-        assert event.code in (None, "invalid_module", "compile_limit", "internal") and event.size >= 0
+        assert event.code in (None, "invalid_module", "compile_limit", "internal", CORRUPT) and event.size >= 0
 
 
 def payload(mutator: Mutator) -> bytes:

@@ -113,7 +113,7 @@ class WorkerFuzz:
         if self.driver.compiling:
             digest = self.mutator.random.choice(sorted(self.driver.compiling))
             code = self.mutator.random.choice((None, None, "invalid_module", "compile_limit"))
-            self.driver.compiled(self.driver.wasm[digest], code, "It failed." if code else "")
+            self.driver.compiler_ended(digest, code, "It failed." if code else "")
 
     def die(self) -> None:
         if self.driver.runners and self.mutator.random.random() < 0.2:

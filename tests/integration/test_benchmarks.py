@@ -102,6 +102,40 @@ def test_a_target_is_met_from_its_limit_on(bench: Any, found: float, most: bool,
     assert harness.at_least("?", "", found, 0.5).met is least
 
 
+def test_each_tier_of_a_cold_start_is_what_its_name_says_and_has_its_rounds(bench: Any, tmp_path: Path) -> None:
+    tiers, runs, local = bench("cold_tiers"), bench("cold_runs"), bench("local_cluster")
+    (hello,) = bench("guests").chosen("hello", True)
+    plan = runs.Plan(never_seen=1, turn=2, fresh=1, warm=3, compilers=1, seconds=60.0)
+    with local.LocalCluster(tmp_path, 2) as cluster, local.Client(f"tcp://{cluster.address}") as client:
+        measured = tiers.Bench(cluster, client, tmp_path, tmp_path, lambda guest: plan).measure(
+            hello, lambda what: None
+        )
+    samples = {"never seen": [2], "on disk": [1], "rested": [1], "warm": [3], "under way": [1], "… then warm": [3]}
+    for side in ("ours", "theirs"):
+        assert {name: [*map(len, getattr(tier, side))] for name, tier in measured.items()} == samples
+
+
+def test_a_cold_start_is_compared_with_what_was_measured_in_the_same_round(bench: Any) -> None:
+    # given a machine that is slow in every other round, and a tier that was measured once more in a good one
+    tables = bench("cold_tables")
+    found = {"never seen": [8.0, 80.0], "on disk": [3.0, 30.0, 3.0], "rested": [2.5, 29.5, 2.5]}
+    found |= {"warm": [2.0, 12.0, 2.0], "under way": [2.0, 20.0, 20.0], "… then warm": [1.5, 19.5, 19.5]}
+    rows = [_cold_row(name, rounds) for name, rounds in found.items()]
+    # when
+    answers = tables.answers(rows, ["cpython"])
+    # then
+    assert [answer.figure.rpartition(": ")[2] for answer in answers[:3]] == ["+0.50 ms", "+0.50 ms", "+1.00 ms"]
+    assert [answer.met for answer in answers] == [True, True, True, None, None]
+    assert answers[3].ratio == 0.5
+
+
+def _cold_row(name: str, rounds: list[float]) -> Any:
+    ours = {"median_ms": sorted(rounds)[len(rounds) // 2], "rounds_ms": rounds}
+    theirs = {"compile_rounds_ms": [2 * each for each in rounds]}
+    about = {"module": "hello", "title": "hello", "wasm_bytes": 166, "large": False, "tier": name}
+    return {**about, "minilambda": ours, "wasmtime_py": theirs}
+
+
 def test_the_page_takes_new_figures_and_keeps_the_rest(bench: Any) -> None:
     page, harness = bench("page"), bench("harness")
     answers = [harness.at_most("how slow", "7 | 8", 3.0, 2)]

@@ -17,7 +17,8 @@ import msgpack
 import pytest
 import zmq
 
-from minilambda.broker.server import Server, run_broker
+from minilambda.broker.run import run_broker
+from minilambda.broker.server import Server
 from minilambda.notation import BadSetting, endpoint
 from minilambda.settings import BrokerSettings
 from tests.broker_peers import (
@@ -171,7 +172,7 @@ def test_an_address_beyond_this_machine_is_refused(address: str) -> None:
 
 PROGRAM = """
 import sys
-from minilambda.broker.server import run_broker
+from minilambda.broker.run import run_broker
 from minilambda.settings import BrokerSettings
 def bound(address):
     print(address, flush=True)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from hashlib import sha256
+from typing import Any
 
 import msgpack
 import pytest
 import zmq
 
-from minilambda.broker.server import Server
+from minilambda.broker.server import AT_ONCE, MANY, Server
 from minilambda.broker.transport import WAKING
+from minilambda.messages import JobSpec, Run
 from minilambda.settings import BrokerSettings
-from minilambda.wire import VERSION
+from minilambda.wire import VERSION, encode
 
 PATIENCE = 20.0
 """An answer takes so long at most, seconds: without one the loop has gone to sleep on it."""
+
+EMPTY = b"\0asm\1\0\0\0"
 
 PEERS, WINDOW, REQUESTS = 4, 16, 1500
 
@@ -117,4 +122,32 @@ def test_a_stranger_with_the_name_of_the_waker_is_not_heard(server: Server) -> N
     socket.close()
     context.term()
     server._transport.wake()
+    assert ended(server, thread)
+
+
+def test_under_load_messages_are_answered_several_at_a_time_and_in_their_order(server: Server) -> None:
+    taken: list[int] = []
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.linger, socket.rcvtimeo = 0, int(PATIENCE * 1000)
+    socket.connect(server.endpoint)
+    for number in range(MANY):
+        run = Run(number, f"{number:032x}", JobSpec(f"sha256:{sha256(EMPTY).hexdigest()}"), detach=True, wasm=EMPTY)
+        socket.send_multipart([b"", *encode(run)])
+    for number in range(MANY, 200):
+        socket.send_multipart([b"", msgpack.packb({"v": VERSION, "type": "hello", "request": number})])
+    several = server._take_several
+
+    def watched(received: Any, now: float) -> None:
+        taken.append(server._late)
+        several(received, now)
+        taken.append(server._late)
+
+    server._take_several = watched  # type: ignore[method-assign]
+    thread = serving(server)
+    answers = [msgpack.unpackb(socket.recv_multipart()[1]) for _ in range(200)]
+    assert [answer["request"] for answer in answers] == list(range(200))
+    assert any(after - before == AT_ONCE for before, after in zip(taken[::2], taken[1::2], strict=True))
+    socket.close()
+    context.term()
     assert ended(server, thread)

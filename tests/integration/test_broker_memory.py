@@ -21,7 +21,7 @@ SLACK = 32 * MIB
 
 PROGRAM = f"""
 import sys
-from minilambda.broker.server import run_broker
+from minilambda.broker.run import run_broker
 from minilambda.settings import BrokerSettings
 settings = BrokerSettings(max_queued_bytes={QUEUED}, results_bytes={RESULTS}, max_queued=100_000)
 sys.exit(run_broker(settings, "tcp://127.0.0.1:0", lambda address: print(address, flush=True)))

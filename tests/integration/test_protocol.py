@@ -126,6 +126,28 @@ def test_a_module_is_put_in_pieces(plain: Plain) -> None:
     assert plain.ask("put", **named)[0]["complete"] is True
 
 
+def test_a_dealer_has_several_pieces_under_way_and_is_told_where_one_is_missing(
+    cluster: Cluster, context: zmq.Context[Any]
+) -> None:
+    # given
+    wasm = padded(500_000) + b"\x00\x21\x20" + uuid.uuid4().hex.encode()
+    named = {"module": digest(wasm), "size": len(wasm)}
+    ends = [100_000, 200_000, 300_000, 400_000, len(wasm)]
+    dealer = Plain(context, cluster.address, zmq.DEALER)
+
+    def put(*ends: int) -> list[tuple[int, bool]]:
+        """Send the pieces that end there, and take the answers after all of them."""
+        for end in ends:
+            at = (end - 1) // 100_000 * 100_000 if end <= 400_000 else 400_000
+            dealer.send("put", {"data": wasm[at:end]}, offset=at, **named)
+        return [(header["received"], header["complete"]) for header, _ in (dealer.receive() for _ in ends)]
+
+    # when / then
+    assert put(*ends[:2], ends[3]) == [(100_000, False), (200_000, False), (200_000, False)]
+    assert put(*ends[2:]) == [(300_000, False), (400_000, False), (len(wasm), True)]
+    dealer.socket.close()
+
+
 def test_a_piece_that_came_before_is_answered_with_what_is_there(plain: Plain) -> None:
     wasm = padded(1000) + b"\x00\x21\x20" + uuid.uuid4().hex.encode()
     named = {"module": digest(wasm), "size": len(wasm)}

@@ -64,6 +64,53 @@ def test_a_module_that_left_the_store_rides_along_again() -> None:
         agent.done(f"j{turn}")
 
 
+def dispatched(agent: Agent) -> list[Dispatch]:
+    return [message for message in agent.look() if type(message) is Dispatch]
+
+
+def test_a_module_that_a_worker_has_by_its_word_does_not_ride_along() -> None:
+    world = World()
+    agent = world.worker("w", 2, artifacts=(digest_of(b"other"), DIGEST))
+    world.run("j")
+    (message,) = dispatched(agent)
+    assert id(message) not in world.slices
+    world.run("k", "c", wasm=sized(1, 100))
+    (message,) = dispatched(agent)
+    assert part_of(world, message).digest == digest_of(sized(1, 100))
+
+
+def test_a_worker_that_lies_about_what_it_has_asks_for_it_as_usual() -> None:
+    world = World()
+    agent = world.worker("w", artifacts=(DIGEST,))
+    world.run("j")
+    (message,) = dispatched(agent)
+    (chunk,) = agent.give(Fetch(agent.session, DIGEST, 0, message.module_size))
+    assert part_of(world, chunk) == ModuleSlice("data", DIGEST, 0, len(WASM))
+
+
+def test_what_a_worker_has_brings_it_no_job_before_one_that_has_run_the_module() -> None:
+    world = World()
+    old = world.worker("old")
+    world.run("j")
+    old.look()
+    old.done("j")
+    new = world.worker("new", artifacts=(DIGEST,))
+    for number in range(3):
+        world.run(f"j{number}", f"c{number}")
+        assert len(dispatched(old)) == 1 and dispatched(new) == []
+        old.done(f"j{number}")
+
+
+def test_what_a_worker_has_says_nothing_about_other_workers_or_its_next_session() -> None:
+    world = World()
+    agent = world.worker("w", artifacts=(DIGEST,))
+    agent.artifacts = ()
+    agent.register()
+    world.run("j")
+    (message,) = dispatched(agent)
+    assert part_of(world, message).digest == DIGEST
+
+
 def large_job(world: World) -> Agent:
     agent = world.worker("w")
     world.run("j", wasm=LARGE)

@@ -111,3 +111,50 @@ def test_jobs_that_wait_behind_others_are_recalled_for_a_free_worker() -> None:
     world.worker("free")
     world.wait(0.01)
     assert [ref.job for ref in busy.recalls()] == ["j4"]
+
+
+def turns(world: World, agent: Agent, count: int) -> None:
+    """So many jobs end at the worker, one in a millisecond."""
+    for _ in range(count):
+        world.wait(0.001)
+        agent.done(agent.names[0], took(0.75))
+
+
+def test_what_waits_behind_a_job_that_turns_out_long_goes_elsewhere_though_no_slot_is_ever_free() -> None:
+    world = World(prefetch=2, prefetch_time=0.005, audited=False)
+    stuck = busy_worker(world, run_ms=0.75, jobs=1000)
+    other = world.worker("other")
+    assert stuck.names == ["j0", "j1", "j2", "j3", "j4"]
+    turns(world, other, 400)
+    assert stuck.recalls() == []
+    turns(world, other, 200)
+    recalled = stuck.recalls()
+    assert [ref.job for ref in recalled] == ["j4", "j3", "j2", "j1"]
+    for ref in recalled:
+        stuck.hand_back(ref)
+    turns(world, other, 10)
+    world.audit()
+    assert stuck.names == ["j0"]
+    assert {world.state(f"j{number}") for number in (1, 2, 3, 4)} == {"completed"}
+
+
+def test_a_worker_whose_slot_is_free_again_gets_more_than_its_slots_take() -> None:
+    world = World(prefetch=2, prefetch_time=0.005, audited=False)
+    stuck = busy_worker(world, run_ms=0.75, jobs=1000)
+    other = world.worker("other")
+    turns(world, other, 600)
+    for ref in stuck.recalls():
+        stuck.hand_back(ref)
+    turns(world, other, 10)
+    stuck.done("j0", took(0.75))
+    world.audit()
+    assert len(stuck.names) == 5
+
+
+def test_a_worker_that_does_not_answer_is_asked_once_for_each_job() -> None:
+    world = World(prefetch=2, prefetch_time=0.005)
+    silent = busy_worker(world, run_ms=0.75, jobs=20)
+    world.wait(1.5)
+    assert len(silent.recalls()) == 4
+    world.wait(0.4)
+    assert silent.recalls() == []

@@ -13,6 +13,7 @@ from minilambda.messages import (
     JobRef,
     JobResult,
     Recall,
+    Refused,
     RegisterAgain,
     Report,
 )
@@ -129,6 +130,23 @@ def test_a_client_that_can_not_be_reached_changes_nothing() -> None:
     world.step(Unreachable((b"c", b""), Beat(1)))
     assert world.state("j") == "queued"
     assert world.core.rejected == {}  # it has left, and got nothing wrong
+
+
+def test_a_client_whose_answer_found_no_room_is_told_to_ask_again() -> None:
+    # given a job that has ended, and a client that is told so
+    world = World()
+    agent = world.worker("w")
+    world.run("j", request=5)
+    agent.done("j")
+    (answer,) = world.take("c")
+    assert type(answer) is JobResult
+    world.open["c", 5] += 1  # what was dropped has answered nobody
+    # when the answer is dropped
+    world.step(Unreachable((b"c", b""), answer, behind=True))
+    # then
+    refused = world.only("c", Refused)
+    assert (refused.request, refused.job, refused.code) == (5, "j", "busy")
+    assert refused.retry_after_ms
 
 
 # --- draining ----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The parts of the broker's shell that need no socket: timers, the module spool, the outbox."""
+"""The parts of the broker's shell that need no socket: timers and the module spool."""
 
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 from collections.abc import Iterator
@@ -12,13 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilambda.broker import outbox as outbox_module
 from minilambda.broker.events import DropModule, DropUpload, KeepUpload, StoreModule, WritePiece
 from minilambda.broker.exposure import is_local
-from minilambda.broker.outbox import LARGE, MAX_WAITING, Flight, Outbox, Outcome
 from minilambda.broker.spool import BLOCK, Spool
 from minilambda.broker.timers import Timers
-from minilambda.messages import Beat
 
 # --- timers ------------------------------------------------------------------------------------------
 
@@ -82,6 +80,28 @@ def test_dropped_blocks_are_used_again(spool: Spool) -> None:
         spool.read("a", 0, 1)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_that_are_scattered_are_read_back_in_order(spool: Spool, seed: int) -> None:
+    chance, kept = random.Random(seed), {}
+    for number in range(60):
+        data = chance.randbytes(chance.randrange(1, 6 * BLOCK))
+        at = chance.randrange(len(data))
+        for piece in (data[:at], data[at:]):
+            spool.do(WritePiece(number, piece))
+        spool.do(KeepUpload(number, str(number)))
+        kept[str(number)] = data
+        if chance.random() < 0.6:
+            gone = chance.choice(sorted(kept))
+            spool.do(DropModule(gone))
+            del kept[gone]
+        if number == 40:
+            spool._memory[spool._free[-1] if spool._free else spool._blocks] = bytearray()  # as if the disk refused it
+    for digest, data in kept.items():
+        begin = chance.randrange(len(data))
+        assert spool.read(digest, 0, len(data)) == data
+        assert spool.read(digest, begin, 3 * BLOCK) == data[begin : begin + 3 * BLOCK]
+
+
 def test_the_file_has_no_name(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = Spool()
@@ -105,101 +125,6 @@ def test_what_the_disk_refuses_stays_in_memory(spool: Spool, caplog: pytest.LogC
     assert spool.read("b", 0, 10**6) == b"b" * 100 + b"c" * 2 * BLOCK
     assert spool.read("a", 0, 200) == b"a" * 100
     assert "refuses" in caplog.text
-
-
-# --- outbox ------------------------------------------------------------------------------------------
-
-
-class Wire:
-    """What a socket does with messages, as the test wants it."""
-
-    def __init__(self) -> None:
-        self.outcome = Outcome.SENT
-        self.sent: list[bytes] = []
-        self.flights: list[Plane] = []
-
-    def put(self, frames: list[bytes], track: bool) -> tuple[Outcome, Flight | None]:
-        if self.outcome is not Outcome.SENT:
-            return self.outcome, None
-        self.sent.append(frames[-1])
-        if not track:
-            return Outcome.SENT, None
-        self.flights.append(Plane())
-        return Outcome.SENT, self.flights[-1]
-
-
-class Plane:
-    done = False
-
-
-def test_a_peer_that_stops_reading_has_a_bounded_number_of_messages_waiting() -> None:
-    wire = Wire()
-    outbox = Outbox(wire.put)
-    wire.outcome = Outcome.FULL
-    for number in range(MAX_WAITING + 10):
-        outbox.send((b"slow", b""), Beat(number), [b"%d" % number])
-    assert [event.message for event in outbox.dropped()] == [Beat(MAX_WAITING + n) for n in range(10)]
-    wire.outcome = Outcome.SENT
-    outbox.send((b"other", b""), Beat(0), [b"other"])
-    outbox.flush()
-    assert wire.sent == [b"other", *(b"%d" % n for n in range(MAX_WAITING))]
-    assert not outbox.waiting
-
-
-def test_messages_to_one_peer_keep_their_order() -> None:
-    wire = Wire()
-    outbox = Outbox(wire.put)
-    wire.outcome = Outcome.FULL
-    outbox.send((b"a", b""), Beat(1), [b"1"])
-    wire.outcome = Outcome.SENT
-    outbox.send((b"a", b""), Beat(2), [b"2"])
-    assert wire.sent == [b"1", b"2"]
-
-
-def test_a_peer_that_is_gone_is_reported_with_what_it_missed() -> None:
-    wire = Wire()
-    outbox = Outbox(wire.put)
-    wire.outcome = Outcome.GONE
-    outbox.send((b"a", b""), Beat(1), [b"1"])
-    outbox.send((b"a", b""), Beat(2), [bytes(LARGE)])
-    assert [event.message for event in outbox.dropped()] == [Beat(1), Beat(2)]
-    assert outbox.dropped() == []
-    assert not outbox.waiting
-
-
-def test_large_messages_wait_while_too_many_bytes_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_FLYING", 2 * LARGE)
-    wire = Wire()
-    outbox = Outbox(wire.put)
-    for number in range(5):
-        outbox.send((b"a", b""), Beat(number), [bytes([number]) * LARGE])
-    assert len(wire.sent) == 2
-    outbox.send((b"b", b""), Beat(9), [bytes(LARGE)])
-    assert len(wire.sent) == 3
-    for flight in wire.flights:
-        flight.done = True
-    outbox.flush()
-    assert len(wire.sent) == 5
-
-
-def test_peers_that_stop_reading_share_one_bound_and_leave_a_share_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given two peers that have all that may be on its way
-    monkeypatch.setattr(outbox_module, "MAX_ALL_FLYING", 4 * LARGE)
-    monkeypatch.setattr(outbox_module, "SHARE", LARGE)
-    wire = Wire()
-    outbox = Outbox(wire.put)
-    for number in range(6):
-        outbox.send((b"ab"[number % 2 : number % 2 + 1], b""), Beat(number), [bytes(LARGE)])
-    assert len(wire.sent) == 4
-    # when a third one comes
-    for number in range(3):
-        outbox.send((b"c", b""), Beat(number), [bytes(LARGE)])
-    # then it has its share, and the rest as soon as there is room
-    assert len(wire.sent) == 5
-    for flight in wire.flights:
-        flight.done = True
-    outbox.flush()
-    assert len(wire.sent) == 9
 
 
 # --- addresses ---------------------------------------------------------------------------------------

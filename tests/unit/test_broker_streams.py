@@ -288,6 +288,20 @@ def test_a_follower_that_can_not_be_reached_is_forgotten_and_its_worker_told() -
     assert not stage.world.core.streams.jobs
 
 
+def test_a_follower_for_whom_too_much_waits_is_told_so_and_its_worker_too() -> None:
+    stage = Stage()
+    stage.write(b"one")
+    (output,) = stage.heard()
+    stage.world.step(Unreachable((b"f", b""), output, behind=True))
+    (refused,) = stage.world.take("f")
+    assert (type(refused), refused.request, refused.code) == (Refused, 7, "busy")
+    assert refused.retry_after_ms
+    assert [type(each) for each in stage.agent.look()] == [Unwatch]
+    assert not stage.world.core.streams.jobs
+    stage.world.step(Unreachable((b"f", b""), refused, behind=True))  # there is no room even for that
+    assert stage.world.take("f") == []
+
+
 def test_one_connection_can_not_follow_without_end() -> None:
     stage = Stage()
     for number in range(5):

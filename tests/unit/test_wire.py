@@ -48,6 +48,7 @@ RESULT = Result("failed", None, ErrorInfo("trap", "m", "t", "b"), Usage(1.5, 2.0
         JobResult(1, "j", RESULT, b"out", b"", b"value"),
         Refused(0, "busy", "x", 500, None),
         Register("w", "name", 4, held=(JobRef("p", "j", 1),), finished=(JobRef("p", "k", 2), JobRef("p", "l", 3))),
+        Register("w", "name", 4, artifacts=(DIGEST,) * 32),
         Report(1, 2, 3, True, (JobRef("p", "j", 1),)),
         Done(1, JobRef("p", "j", 1), 2, 3, RESULT, {"stdout": 2**40}, b"", b"err"),
         WorkerList(1, ({"name": "w", "slots": 1},), 7),

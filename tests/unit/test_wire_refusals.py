@@ -133,6 +133,14 @@ def test_a_value_out_of_its_limits_is_refused_by_its_name(field: str, value: Any
     assert (error.request, error.job) == (1, "j")
 
 
+@pytest.mark.parametrize(
+    "artifacts", [DIGEST, 5, {DIGEST: 1}, [5], ["sha256:x"], [DIGEST, None], [DIGEST + "0"], [DIGEST] * 33, [[DIGEST]]]
+)
+def test_a_worker_names_few_modules_and_by_their_digests(artifacts: Any) -> None:
+    error = refuse(header(type="register", worker="w", name="w", slots=1, artifacts=artifacts))
+    assert "artifacts: must be a list of at most 32 digests" in error.error.message
+
+
 @pytest.mark.parametrize("spec", [None, 5, [], {}, {"args": []}])
 def test_a_part_that_is_missing_is_refused(spec: Any) -> None:
     assert "spec" in refuse(header(type="run", request=1, job="j", spec=spec)).error.message

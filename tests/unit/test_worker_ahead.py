@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minilambda import messages as m
+from minilambda.fields import MAX_AT_HAND
 from minilambda.worker import actions as a
 from minilambda.worker.cache import ArtifactCache
 from minilambda.worker.stores import Artifacts, open_artifacts
@@ -129,6 +130,29 @@ def test_a_job_for_a_module_at_hand_starts_at_once() -> None:
     driver.none(m.Fetch)
     driver.finish()
     assert driver.one(m.Done).result.tier == "disk"
+
+
+def test_a_registration_names_the_modules_at_hand_and_no_others() -> None:
+    # given
+    driver = having()
+    driver.dispatch(ref("waits"), b"unknown", inline=False)
+    driver.dispatch(ref("runs"))
+    # when
+    driver.hear(m.RegisterAgain())
+    driver.advance(0.05)
+    # then
+    assert driver.one(m.Register).artifacts == (HELLO,)
+
+
+def test_of_many_modules_at_hand_those_used_last_are_named() -> None:
+    # given
+    driver = Driver()
+    digests = [digest_of(b"%d" % number) for number in range(MAX_AT_HAND + 8)]
+    driver.core.execution.have([a.ArtifactFound(digest, "cranelift", False) for digest in digests])
+    # when
+    driver.advance(5.0, beats=False)
+    # then
+    assert driver.take(m.Register)[-1].artifacts == tuple(digests[-MAX_AT_HAND:])
 
 
 def test_one_that_does_not_load_is_fetched_and_made_again() -> None:
