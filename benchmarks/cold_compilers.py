@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import guests
-from cold_tiers import Plan, baseline_process, rounds
+from cold_runs import Baseline, Plan, rounds, run
 from guests import Guest
-from lines import Lines
 from local_cluster import QUIET_S, UPGRADE_S, LocalCluster, worker_takes
 
 from minilambda import Client
@@ -23,7 +20,6 @@ from minilambda.errors import CompileLimit, InvalidModule
 COMPILERS = ("tiered", "cranelift", "winch")
 OPTION = "--compiler"
 QUICK = {"hello-c", "cpython"}  # the only ones in a quick run
-MOST_ROUNDS = 30
 
 
 class Rig:
@@ -45,43 +41,34 @@ def measure(chosen: Sequence[Guest], folder: Path, slots: int, quick: bool, say:
     with ExitStack() as stack:
         say("starting a worker for each compiler")
         rigs = [Rig(name, folder / f"by-{name}", slots, stack) for name in COMPILERS]
-        baseline = stack.enter_context(baseline_process(folder / "bare.out", folder / "bare.log"))
         for guest in (guest for guest in chosen if not quick or guest.name in QUICK):
             say(f"{guest.name}: never seen, by compiler")
-            rows += _rows(guest, *_samples(guest, rigs, baseline, folder, Plan.of(guest, quick)))
+            rows += _rows(guest, *_samples(guest, rigs, folder, Plan.of(guest, quick)))
     return rows
 
 
 def _samples(
-    guest: Guest, rigs: list[Rig], baseline: Lines, folder: Path, plan: Plan
+    guest: Guest, rigs: list[Rig], folder: Path, plan: Plan
 ) -> tuple[dict[str, list[float]], list[float], dict[str, str]]:
     """End-to-end times by compiler and those of the bare compile, milliseconds; and who refused the module."""
     path, artifact = folder / f"by-{guest.name}.wasm", folder / f"by-{guest.name}.cwasm"
-    order = {**asdict(guest), "path": str(path), "artifact": str(artifact)}
     ours: dict[str, list[float]] = {rig.compiler: [] for rig in rigs}
     bare: list[float] = []
     refused: dict[str, str] = {}
     turns = list(rigs)
-    for _ in rounds(min(plan.never_seen, MOST_ROUNDS), 2 * plan.seconds):
-        random.shuffle(turns)
-        for rig in turns:
-            if rig.compiler not in refused:
-                guests.write_unseen_copy(guest, path)
-                try:
-                    ours[rig.compiler].append(_run(guest, path, rig.client))
-                except (InvalidModule, CompileLimit) as error:
-                    refused[rig.compiler] = str(error)
-                rig.cluster.settle(UPGRADE_S if rig.compiler == "tiered" else QUIET_S)
-        bare.append(baseline.order(do="compiled", guest=order)["compile"])
+    with Baseline(guest, path, artifact, folder / "bare.out", folder / "bare.log") as baseline:
+        for _ in rounds(plan.compilers, plan.seconds):
+            random.shuffle(turns)
+            for rig in turns:
+                if rig.compiler not in refused:
+                    guests.write_unseen_copy(guest, path)
+                    try:
+                        ours[rig.compiler].append(run(rig.client, guest, path, "compiled")[0].total_ms)
+                    except (InvalidModule, CompileLimit) as error:
+                        refused[rig.compiler] = str(error)
+                    rig.cluster.settle(UPGRADE_S if rig.compiler == "tiered" else QUIET_S)
+            bare.append(baseline.compiled().phases_ms["compile"])
     return ours, bare, refused
-
-
-def _run(guest: Guest, path: Path, client: Client) -> float:
-    begun = time.perf_counter()
-    result = client.run(path, **guests.options(guest))
-    total = (time.perf_counter() - begun) * 1e3
-    guests.check(guest, result, "compiled")
-    return total
 
 
 def _rows(guest: Guest, ours: dict[str, list[float]], bare: list[float], refused: dict[str, str]) -> list[Any]:
@@ -90,8 +77,10 @@ def _rows(guest: Guest, ours: dict[str, list[float]], bare: list[float], refused
     for compiler, samples in ours.items():
         row = {"module": guest.name, "title": guest.title, "compiler": compiler, "bare_ms": round(compile_ms, 4)}
         if samples:
+            # The ratio is that of neighbours: the machine may be another one a minute later.
+            ratio = statistics.median(one / other for one, other in zip(samples, bare, strict=False))
             median = statistics.median(samples)
-            row |= {"count": len(samples), "median_ms": round(median, 4), "ratio": round(median / compile_ms, 3)}
+            row |= {"count": len(samples), "median_ms": round(median, 4), "ratio": round(ratio, 3)}
         else:
             row |= {"refused": refused.get(compiler, "")}
         rows.append(row)

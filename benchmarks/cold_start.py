@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import command
 import guests
 import harness
 import report
-from cold_tiers import Bench, Tier
+from cold_runs import Plan, Tier, medians
+from cold_tiers import Bench
 from guests import Guest
 from local_cluster import LocalCluster
 
@@ -30,7 +32,7 @@ Usage:
   cold_start.py (-h | --help)
 
 Options:
-  --quick            Few samples, about a minute. Without it: about ten minutes, and a p99 that means something.
+  --quick            Few samples, about two minutes. Without it: about fifteen, and a p99 that means something.
   --modules=<names>  Some of hello, hello-c, component, numbers, py-component, cpython, with commas between.
                      Default: all; with --quick all but component and py-component.
   --json=<path>      Write machine, figures and all samples to this file.
@@ -38,13 +40,15 @@ Options:
   --from=<json>      Measure nothing: show the figures that an earlier run wrote with --json.
   -h --help          Show this.
 
-It starts a broker and workers on this machine and runs each module in four tiers:
+It starts a broker and workers on this machine and runs each module in these tiers:
   never seen   the broker has not seen its bytes: hash, upload, fetch, compile, load, run
-  on disk      the compiled artifact is in the cache, the worker is a new process: load, run
+  on disk      the compiled artifact is in the cache, the worker is a new process that has come to rest: load, run
   rested       the same worker runs it again after a rest, as on disk: what a fresh worker costs is the difference
   warm         the same worker runs it again and again: run
-Times are those of a client that is already connected. wasmtime-py does the same work in turn, in the same minutes:
-compile and run; load an artifact and run in a new process; run a loaded module in a loop.
+  under way    as on disk, but a stream of jobs is under way when the new worker takes the next of them: load, run
+  … then warm  the same worker goes on with the stream: run
+What is compared is measured in the same round. Times are those of a client that is already connected. wasmtime-py does
+the same work in turn: compile and run; load an artifact and run in a new process; run a loaded module in a loop.
 After that, the never-seen tier by each of the worker's compilers. Most modules are there after `make guests`.
 
 Examples:
@@ -69,7 +73,7 @@ def measure(chosen: list[Guest], quick: bool) -> dict[str, Any]:
             memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm", prefix="minilambda-bench-")))
         status = stack.enter_context(command.console.status("starting"))
         with LocalCluster(folder, SLOTS) as cluster, Client(f"tcp://{cluster.address}") as client:
-            bench = Bench(cluster, client, folder, memory, quick)
+            bench = Bench(cluster, client, folder, memory, lambda guest: Plan.of(guest, quick))
             for guest in present:
                 tiers = bench.measure(guest, status.update)
                 results += [_result(guest, name, tier) for name, tier in tiers.items()]
@@ -89,7 +93,10 @@ def measure(chosen: list[Guest], quick: bool) -> dict[str, Any]:
 
 
 def _result(guest: Guest, name: str, tier: Tier) -> dict[str, Any]:
-    mine, other = harness.summary(tier.ours), harness.summary(tier.theirs)
+    mine, other = (harness.summary([*chain.from_iterable(side)]) for side in (tier.ours, tier.theirs))
+    mine["rounds_ms"], other["rounds_ms"] = medians(tier.ours), medians(tier.theirs)
+    if name == "never seen":
+        other["compile_rounds_ms"] = medians(tier.theirs, "compile")
     return {
         "module": guest.name,
         "title": guest.title,

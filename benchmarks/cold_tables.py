@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import harness
@@ -39,38 +40,42 @@ def tables(results: Rows, absent: list[str], compilers: Rows | str) -> list[Tabl
 
 
 def answers(results: Rows, absent: list[str]) -> list[Answer]:
-    """What the figures say to the questions."""
+    """What the figures say to the questions. Two figures are compared round by round; the answer is the median."""
     rows = {(row["module"], row["tier"]): row for row in results}
     found: list[Answer] = []
     for name in dict.fromkeys(row["module"] for row in results):
-        seen, disk, warm = (rows[name, tier] for tier in ("never seen", "on disk", "warm"))
-        found.append(_from_disk(disk, warm, "warm"))
-        if not disk["large"] and (name, "rested") in rows:
-            found.append(_from_disk(disk, rows[name, "rested"], "warm after the same rest"))
-        found.append(_from_nothing(seen))
+        found += [
+            _from_disk(rows[name, "under way"], rows[name, "… then warm"], "jobs under way", "warm"),
+            _from_disk(rows[name, "on disk"], rows[name, "rested"], "after a rest", "warm after the same rest"),
+            _from_disk(rows[name, "on disk"], rows[name, "warm"], "after a rest", "warm in a loop"),
+            _from_nothing(rows[name, "never seen"]),
+        ]
     return found + [Answer(f"cold start of {name}", "not measured: run `make guests`") for name in absent]
 
 
-def _from_disk(disk: dict[str, Any], warm: dict[str, Any], other: str) -> Answer:
-    cold, hot = (row["minilambda"]["median_ms"] for row in (disk, warm))
-    question = f"artifact on disk, fresh worker: {disk['title']}"
-    figure = f"{milliseconds(cold)} ms, {other} {milliseconds(hot)} ms"
+def _from_disk(disk: dict[str, Any], warm: dict[str, Any], when: str, other: str) -> Answer:
+    pairs = [*zip(disk["minilambda"]["rounds_ms"], warm["minilambda"]["rounds_ms"], strict=True)]
+    question = f"artifact on disk, fresh worker, {when}: {disk['title']}"
+    cold, hot = (milliseconds(row["minilambda"]["median_ms"]) for row in (disk, warm))
+    figure = f"{cold} ms, {other} {hot} ms"
+    ratio = statistics.median(cold / hot for cold, hot in pairs)
     if disk["large"]:
-        return harness.at_most(question, figure, cold / hot, DISK_TO_WARM)
-    over = f"{figure}: {cold - hot:+.2f} ms"
-    return Answer(
-        question, over, round(cold / hot, 3), f"≤ {other} + {DISK_OVER_WARM_MS:g} ms", cold - hot <= DISK_OVER_WARM_MS
-    )
+        return harness.at_most(question, figure, ratio, DISK_TO_WARM)
+    over = statistics.median(cold - hot for cold, hot in pairs)
+    limit = f"≤ {other} + {DISK_OVER_WARM_MS:g} ms"
+    return Answer(question, f"{figure}: {over:+.2f} ms", round(ratio, 3), limit, over <= DISK_OVER_WARM_MS)
 
 
 def _from_nothing(seen: dict[str, Any]) -> Answer:
-    ours, bare = seen["minilambda"]["median_ms"], seen["wasmtime_py"]["phases_ms"]["compile"]
+    ours, theirs = seen["minilambda"], seen["wasmtime_py"]
     question = f"never seen, against the bare Cranelift compile: {seen['title']}, {size(seen['wasm_bytes'])}"
-    figure = f"{milliseconds(ours)} ms / {milliseconds(bare)} ms"
+    bare = theirs["compile_rounds_ms"]
+    figure = f"{milliseconds(ours['median_ms'])} ms / {milliseconds(statistics.median(bare))} ms"
+    ratio = statistics.median(mine / other for mine, other in zip(ours["rounds_ms"], bare, strict=True))
     limit = NEVER_SEEN_TO_BARE.get(seen["module"])
     if limit is None:
-        return Answer(question, figure, round(ours / bare, 3))
-    return harness.at_most(question, figure, ours / bare, limit)
+        return Answer(question, figure, round(ratio, 3))
+    return harness.at_most(question, figure, ratio, limit)
 
 
 def _latencies(results: Rows, absent: list[str]) -> Table:
@@ -96,7 +101,9 @@ def _latencies(results: Rows, absent: list[str]) -> Table:
         "machine disturbed least. ratio: of the medians. wasmtime-py: engine and linker are made once, output goes to "
         "a file in memory, no limits, no sandbox around it. Outputs are checked, and so is the tier. on disk, rested: "
         "all processes have slept for a tenth of a second before the run, so its code and data are in no near cache "
-        "of the processors; warm: they have not."
+        "of the processors; warm: they have not. under way: jobs have run one after another, on another worker, up "
+        "to a moment before. Medians are those of all samples; the answers compare within each round, and are the "
+        "medians of that."
     )
     return Table("What a client waits, end to end (milliseconds)", (*columns, *theirs), rows, note, 3)
 
@@ -137,5 +144,8 @@ def _compilers(found: Rows | str) -> Table:
             else ["refused", "", milliseconds(row["bare_ms"]), ""]
         )
         rows.append([row["title"] if row["compiler"] == "tiered" else "", row["compiler"], *figures])
-    note = "Upload, compile, load and run by minilambda, over nothing but compiling by wasmtime-py in a warm process."
+    note = (
+        "Upload, compile, load and run by minilambda, over nothing but compiling by wasmtime-py in a warm process. "
+        "ratio: the median of those of neighbouring turns."
+    )
     return Table(title, columns, rows, note, 2)

@@ -74,13 +74,17 @@ class LocalCluster:
     def start_worker(self, client: Client, *options: str) -> str:
         """A new worker process. Returns its name when it has registered and its runners wait for work."""
         name = self.spawn_worker(self.address, *options)
+        self.await_worker(name, client)
+        return name
+
+    def await_worker(self, name: str, client: Client) -> None:
+        """Wait until a new worker has registered, its runners wait for work, and all have come to rest."""
 
         def up() -> bool:
             return self.ready(name) and any(row.name == name and row.state == "idle" for row in client.workers())
 
         wait(up, f"{name} registers")
         self.settle()
-        return name
 
     def spawn_worker(self, address: str, *options: str) -> str:
         """A new worker process for any broker. Returns its name at once."""

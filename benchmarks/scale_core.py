@@ -43,7 +43,7 @@ from minilambda.wire import by_name, decode, encode
 ACCEPTED = by_name(CLIENT_MESSAGES + WORKER_MESSAGES)
 MODULES = 20  # different ones in use
 TURN = 5  # jobs that are begun, then ended, while the clock runs
-BLOCK = 20  # turns of one world, until another has its own
+BLOCK = 10  # turns of one world, until another has its own; half as many before, off the record
 BUSY = 0.6  # share of all slots that is taken, in the question about many workers
 RESULTS = 25_000  # kept, then forgotten: what 83 jobs a second leave behind in the 300 s that they are kept
 STEP_S = 1e-4  # virtual time between two messages, seconds
@@ -60,7 +60,8 @@ class World:
     def __init__(self, workers: int, seed: int, queue: int = 0, own: bool = False) -> None:
         self.random = random.Random(seed)
         # The bounds of the queue are not the question, and nobody is lost for silence while the clock here jumps.
-        bounds = {"max_queued": queue + 10_000, "max_queued_bytes": 16 << 30, "liveness": 1e6}
+        # No result gets so old that it is acknowledged by itself: workers with few jobs would cause more words.
+        bounds = {"max_queued": queue + 10_000, "max_queued_bytes": 16 << 30, "liveness": 1e6, "heartbeat": 1e5}
         self.core = Core(BrokerSettings(result_ttl=2 * RESULTS * STEP_S, **bounds), "bench", 1)
         self._own = own  # each job has arguments and limits of its own
         self.now = 1.0  # seconds
@@ -144,6 +145,14 @@ class World:
         done = Done(session, job.ref, self.load[session], self.seen[session], RESULT, stdout=b"Hello, WebAssembly\n")
         return self.routes[session], encode(done)
 
+    def teach(self) -> None:
+        """Let each worker run a job of each module: none has to be sent one later, however many workers there are."""
+        for module in self._modules:
+            for _ in range(len(self.routes)):  # the least loaded is taken: each gets one
+                self.take(CLIENT, self._run(module))
+            while self.running:
+                self.take(*self.done())
+
     def settle(self) -> None:
         """Run jobs until the broker keeps as many results as it ever will."""
         for _ in range(RESULTS // TURN):
@@ -171,36 +180,63 @@ def like_the_broker() -> None:
 
 
 def workers(sizes: list[int], turns: int) -> dict[str, Any]:
-    """Cost of a job with so many workers. The worlds take turns, so that all meet the same machine."""
+    """Cost of a job with so many workers, and how it compares with the first size, whose turns come right before."""
     worlds = {size: World(size, seed=size) for size in sizes}
     for world in worlds.values():
+        world.teach()
         for _ in range(int(BUSY * world.slots)):
             world.take(CLIENT, world.run())
         world.settle()
     like_the_broker()
-    costs: dict[int, list[float]] = {size: [] for size in sizes}
+    warm = _Costs(sizes)
     for _ in range(turns // BLOCK):
-        for size, world in worlds.items():
-            for _ in range(BLOCK // 4):
-                world.turn()  # its own memory is in the caches again, as far as it ever is
-            costs[size] += [world.turn() for _ in range(BLOCK)]
-    cold: dict[int, list[float]] = {size: [] for size in sizes}
+        for size in warm.order():
+            for _ in range(BLOCK // 2):
+                worlds[size].turn()  # its own memory is in the caches again, as far as it ever is
+            warm.add(size, statistics.median(worlds[size].turn() for _ in range(BLOCK)))
+    cold = _Costs(sizes)
     for _ in range(turns // 8):
-        for size, world in worlds.items():
-            cold[size].append(world.turn(cold=True))
+        for size in cold.order():
+            cold.add(size, worlds[size].turn(cold=True))
     reports = {size: _report_us(world) for size, world in worlds.items()}
     rows = [
         {
             "workers": size,
-            "jobs": turns * TURN,
-            "us": round(statistics.median(costs[size]), 2),
-            "mean_us": round(statistics.fmean(costs[size]), 2),
-            "cold_us": round(statistics.median(cold[size]), 2),
+            "jobs": len(warm.of[size]) * BLOCK * TURN,
+            "us": round(statistics.median(warm.of[size]), 2),
+            "times": round(warm.times(size), 3),
+            "mean_us": round(statistics.fmean(warm.of[size]), 2),
+            "cold_us": round(statistics.median(cold.of[size]), 2),
+            "cold_times": round(cold.times(size), 3),
             "report_us": round(reports[size], 2),
         }
         for size in sizes
     ]
     return {"rows": rows}
+
+
+class _Costs:
+    """What the turns of each size took, microseconds, each beside a turn of the first size.
+
+    Others use the machine and its caches at times. Neighbours in time meet the same of that, so they are compared.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.of: dict[int, list[float]] = {size: [] for size in sizes}
+        self._ratios: dict[int, list[float]] = {size: [] for size in sizes}
+        self._first = sizes[0]
+
+    def order(self) -> list[int]:
+        """The sizes in the order of their turns: the first one before each of the others."""
+        return [each for size in self.of if size != self._first for each in (self._first, size)]
+
+    def add(self, size: int, cost: float) -> None:
+        self.of[size].append(cost)
+        self._ratios[size].append(cost / self.of[self._first][-1])
+
+    def times(self, size: int) -> float:
+        """What a job costs with so many workers, in what it costs with the first number: median of the pairs."""
+        return statistics.median(self._ratios[size])
 
 
 def _report_us(world: World) -> float:
