@@ -34,6 +34,7 @@ from minilambda.messages import (
     Registered,
     Report,
     Result,
+    Returned,
     Run,
     Usage,
 )
@@ -121,7 +122,17 @@ class World:
         elif isinstance(message, JobResult):
             self.ended += 1
         elif isinstance(message, Recall):
-            raise AssertionError("a recall is not part of this load")
+            self._give_back(message)
+
+    def _give_back(self, recall: Recall) -> None:
+        """A worker lets go of a job that has waited there for as long as the queue took to fill; off the clock."""
+        self.running = [dispatch for dispatch in self.running if dispatch.ref != recall.ref]
+        session = recall.session
+        self.load[session] -= 1
+        returned = Returned(session, recall.ref, self.load[session], self.seen[session], False)
+        for action in self.core.receive(self.routes[session], "local", returned, self.now):
+            if isinstance(action, Send):
+                self._note(action.message)
 
     # --- peers ---
 
