@@ -2,11 +2,11 @@
 
 A peer that stops reading costs the broker a bounded amount of memory and nobody else any time. The transport queues
 what a peer does not take, and says of a message that is *watched* when it has gone out; all before it has gone then
-too. So of small messages each is watched that comes after ``MARK`` bytes, and large ones are. What would be beyond the
-bounds waits here. When too much waits, the last message is dropped of the one for whom most waits, of those who take
-nothing before all others; it is reported, so that its peer can be told to ask again. And
-while much is on its way, a peer that takes nothing for a while is hung up on, since only that gives back what the
-transport holds: so no crowd of them keeps the room from those who read.
+too. So large messages are watched, and of small ones each that comes after ``MARK`` bytes. What would be beyond the
+bounds waits here. When too much waits, the peer for whom most waits loses its last message, one that takes nothing
+before all others; that is reported, so that it can be told to ask again. And while much is on its way, a peer that
+takes nothing for a while is hung up on, since only that gives back what the transport holds: so no crowd of them keeps
+the room from those who read.
 """
 
 from __future__ import annotations
